@@ -1,0 +1,203 @@
+//! cpi.json: the BOSH job's properties as a tree, with defaults, the overlay from a request's `context`, and
+//! validation that reports every mistake at once. See docs/CONFIG.md.
+
+mod choices;
+mod kind;
+mod mistakes;
+mod overlay;
+pub mod schema;
+mod secret;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+pub use choices::{BootDiskClone, DiskBus, DomainType, LibvirtType, LogLevel, StemcellType, ThrottleName};
+pub use secret::{Secret, SecretHash};
+
+use crate::rpc::{Error, Result};
+use mistakes::{Layer, Mistakes};
+
+/// A valid configuration. Every key has a value; `schema::KEYS` says what each one means.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub log_level: LogLevel,
+    pub libvirt: Libvirt,
+    pub settings: Settings,
+    pub stemcell: Stemcell,
+    pub agent: Agent,
+    pub vm_ssh_key: VmSshKey,
+    pub throttle: Throttle,
+}
+
+/// Where libvirtd is and how to get in.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Libvirt {
+    #[serde(rename = "type")]
+    pub libvirt_type: LibvirtType,
+    /// Empty: libvirt's own default socket.
+    pub socket: String,
+    /// Not empty for tcp, tls and ssh, unless `uri` is given.
+    pub host: String,
+    /// Digits, 1 to 65535. Empty: the transport's own default.
+    pub port: String,
+    /// Not empty: overrides `libvirt_type`, `socket`, `host` and `port`.
+    pub uri: String,
+    pub client: Client,
+    pub server_ca: ServerCa,
+    pub username: String,
+    pub password: Secret,
+    /// Seconds, 1 to 300.
+    pub connect_timeout: u64,
+}
+
+/// The TLS client certificate: both fields are PEM, or both are empty.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    pub certificate: String,
+    pub private_key: Secret,
+}
+
+/// The authority that signed libvirtd's certificate.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerCa {
+    /// PEM, or empty.
+    pub certificate: String,
+}
+
+/// What is made in libvirt, and where.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Never empty.
+    pub storage_pool_name: String,
+    /// Empty: `storage_pool_name`; see [`Settings::stemcell_pool`].
+    pub stemcell_pool_name: String,
+    pub network_name: String,
+    /// XML template; empty: built in. As are the four after it.
+    pub vm_domain: String,
+    pub disk_device: String,
+    pub storage_volume: String,
+    pub manual_network_interface: String,
+    pub network_dhcp_ip: String,
+    /// Whether DHCP host entries are made for manual networks where the libvirt network serves DHCP.
+    pub network_dhcp: bool,
+    pub domain_type: DomainType,
+    /// Empty: libvirt's default machine type.
+    pub machine: String,
+    pub disk_bus: DiskBus,
+    pub boot_disk_clone: BootDiskClone,
+    /// Seconds, 1 to 3600.
+    pub detach_timeout: u64,
+    /// Absolute directory on the libvirt host; empty: consoles are not logged.
+    pub console_log_dir: String,
+    /// Whether volumes of pools that hand out raw blocks are wiped when deleted.
+    pub wipe_block_volumes: bool,
+}
+
+impl Settings {
+    /// The pool for stemcells, boot overlays and config drives.
+    pub fn stemcell_pool(&self) -> &str {
+        if self.stemcell_pool_name.is_empty() {
+            &self.storage_pool_name
+        } else {
+            &self.stemcell_pool_name
+        }
+    }
+}
+
+/// What the stemcells are and where their agent looks for its settings.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stemcell {
+    /// Never empty, all in `schema::STEMCELL_FORMATS`.
+    pub formats: Vec<String>,
+    #[serde(rename = "type")]
+    pub stemcell_type: StemcellType,
+    /// At most 11 bytes for a config drive, 32 for a CD-ROM.
+    pub label: String,
+    /// Relative, without `..`, as are the two after it.
+    pub metadata_path: String,
+    pub userdata_path: String,
+    pub filename: String,
+}
+
+/// What every agent is told.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agent {
+    /// URL with credentials; may be empty.
+    pub mbus: Secret,
+    pub ntp: Vec<String>,
+    pub blobstore: Blobstore,
+}
+
+/// The blobstore every agent is told of.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blobstore {
+    pub provider: String,
+    pub options: SecretHash,
+}
+
+/// The SSH key that VMs get in their metadata.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSshKey {
+    /// Empty: none.
+    pub public_key: String,
+}
+
+/// What keeps parallel calls from working on storage at the same time.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Throttle {
+    pub name: ThrottleName,
+    /// Absolute when `name` is `FileLock`.
+    pub path: PathBuf,
+}
+
+impl Config {
+    /// Reads `path` and lays `context`, that of the request, over it.
+    ///
+    /// # Errors
+    /// `CpiError` when the file can't be read or is not JSON, or with all mistakes in it and the context.
+    pub fn load(path: &Path, context: &Map<String, Value>) -> Result<Self> {
+        let source = path.display().to_string();
+        let bytes = std::fs::read(path)
+            .map_err(|error| Error::cpi(format!("configuration {source} can't be read: {error}")))?;
+        let file = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::cpi(format!("configuration {source} is not JSON: {error}")))?;
+        Self::from_value(&source, file, context)
+    }
+
+    /// The configuration that `file`, read from `source`, and `context` make together.
+    ///
+    /// Keys of `context` that cpi.json doesn't know are ignored.
+    ///
+    /// # Errors
+    /// `CpiError` with all mistakes in both.
+    pub fn from_value(source: &str, file: Value, context: &Map<String, Value>) -> Result<Self> {
+        let mut mistakes = Mistakes::default();
+        // serde's messages may show values, so none of them gets into an error; only a wrong table causes one.
+        let wrong_table = |_| Error::cpi("the table of configuration keys and the program differ: a bug");
+        let mut tree = overlay::defaults().map_err(wrong_table)?;
+        if let Some(file) = overlay::section_at(Layer::File, "", &file, &mut mistakes) {
+            overlay::apply(&mut tree, Layer::File, file, &mut mistakes);
+        }
+        overlay::apply(&mut tree, Layer::Context, context, &mut mistakes);
+        let config: Self = serde_json::from_value(Value::Object(tree)).map_err(wrong_table)?;
+        validate::cross_checks(&config, &mut mistakes);
+        mistakes.into_result(source)?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,316 @@
+//! The table of all keys of cpi.json: what is known, of which kind, and what holds when it is absent.
+//! Unknown-key detection, type errors, defaults and the key table in docs/CONFIG.md all follow from it.
+
+/// One key of cpi.json.
+#[derive(Debug)]
+pub struct Key {
+    /// The full path, segments joined with dots: `libvirt.port`.
+    pub path: &'static str,
+    pub kind: Kind,
+    /// The value that holds when the key is absent, as a JSON literal.
+    pub default: &'static str,
+    /// One or two sentences for operators, with units.
+    pub description: &'static str,
+}
+
+/// What a key's value may be, and what it is normalised to.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    String,
+    /// A string that is never shown.
+    Secret,
+    /// A whole number within these bounds.
+    Integer {
+        min: u64,
+        max: u64,
+    },
+    /// 1 to 65535 as a number or as a string of digits, or `""`; normalised to a string.
+    Port,
+    Boolean,
+    /// A list of strings.
+    Strings,
+    /// One of these, in any case; normalised to the spelling listed here.
+    Choice(&'static [&'static str]),
+    /// An XML template that may use these placeholders; empty means none.
+    Template(&'static [&'static str]),
+    /// A free-form object that is never shown.
+    SecretHash,
+}
+
+/// Placeholders of `settings.vm_domain`.
+pub const VM_DOMAIN_PLACEHOLDERS: &[&str] = &["Name", "UUID", "Memory", "CPU"];
+/// Placeholders of `settings.disk_device`.
+pub const DISK_DEVICE_PLACEHOLDERS: &[&str] = &["Device", "TargetPath", "TargetDevice", "TargetBus"];
+/// Placeholders of `settings.storage_volume`.
+pub const STORAGE_VOLUME_PLACEHOLDERS: &[&str] = &["Name", "Unit", "Size"];
+/// Placeholders of `settings.manual_network_interface` and `settings.network_dhcp_ip`.
+pub const NETWORK_PLACEHOLDERS: &[&str] = &["NetworkName", "MacAddress", "IpAddress", "VmName"];
+
+/// The stemcell formats that `stemcell.formats` may name.
+pub const STEMCELL_FORMATS: &[&str] = &[
+    "openstack-qcow2",
+    "openstack-raw",
+    "vsphere-ova",
+    "vsphere-ovf",
+    "azure-vhd",
+    "google-rawdisk",
+];
+
+const fn key(path: &'static str, kind: Kind, default: &'static str, description: &'static str) -> Key {
+    Key {
+        path,
+        kind,
+        default,
+        description,
+    }
+}
+
+/// All keys, in the order in which they are documented.
+pub const KEYS: &[Key] = &[
+    key(
+        "log_level",
+        Kind::Choice(&["NONE", "ERROR", "WARN", "INFO", "DEBUG"]),
+        r#""INFO""#,
+        "The least severe messages that go to the CPI's log (stderr).",
+    ),
+    key(
+        "libvirt.type",
+        Kind::Choice(&["socket", "tcp", "tls", "ssh", "uri"]),
+        r#""socket""#,
+        "How libvirtd is reached.",
+    ),
+    key(
+        "libvirt.socket",
+        Kind::String,
+        r#""""#,
+        "Path of libvirtd's UNIX socket. Empty: libvirt's own default socket.",
+    ),
+    key(
+        "libvirt.host",
+        Kind::String,
+        r#""""#,
+        "Host name or address of libvirtd for `tcp`, `tls` and `ssh`.",
+    ),
+    key(
+        "libvirt.port",
+        Kind::Port,
+        r#""""#,
+        "Port of libvirtd. Empty: the transport's own (`tcp` 16509, `tls` 16514, `ssh` 22).",
+    ),
+    key(
+        "libvirt.uri",
+        Kind::String,
+        r#""""#,
+        "A libvirt connection URI. Overrides `libvirt.type`, `socket`, `host` and `port`.",
+    ),
+    key(
+        "libvirt.client.certificate",
+        Kind::String,
+        r#""""#,
+        "TLS client certificate, PEM.",
+    ),
+    key(
+        "libvirt.client.private_key",
+        Kind::Secret,
+        r#""""#,
+        "Private key of the client certificate, PEM.",
+    ),
+    key(
+        "libvirt.server_ca.certificate",
+        Kind::String,
+        r#""""#,
+        "Certificate of the authority that signed libvirtd's certificate, PEM.",
+    ),
+    key(
+        "libvirt.username",
+        Kind::String,
+        r#""""#,
+        "User name, where libvirtd asks for one (SASL), or the login name for `ssh`.",
+    ),
+    key(
+        "libvirt.password",
+        Kind::Secret,
+        r#""""#,
+        "Password, where libvirtd asks for one (SASL).",
+    ),
+    key(
+        "libvirt.connect_timeout",
+        Kind::Integer { min: 1, max: 300 },
+        "10",
+        "Seconds after which an attempt to connect to libvirtd is given up.",
+    ),
+    key(
+        "settings.storage_pool_name",
+        Kind::String,
+        r#""default""#,
+        "The libvirt storage pool for disks. It may be of any type.",
+    ),
+    key(
+        "settings.stemcell_pool_name",
+        Kind::String,
+        r#""""#,
+        "The storage pool for stemcells, boot overlays and config drives. It must hold files (dir, fs, netfs). \
+         Empty: `settings.storage_pool_name`.",
+    ),
+    key(
+        "settings.network_name",
+        Kind::String,
+        r#""default""#,
+        "The libvirt network for VMs whose BOSH network names none.",
+    ),
+    key(
+        "settings.vm_domain",
+        Kind::Template(VM_DOMAIN_PLACEHOLDERS),
+        r#""""#,
+        "Template of the domain XML. Empty: built in.",
+    ),
+    key(
+        "settings.disk_device",
+        Kind::Template(DISK_DEVICE_PLACEHOLDERS),
+        r#""""#,
+        "Template of a disk's XML. Empty: built in.",
+    ),
+    key(
+        "settings.storage_volume",
+        Kind::Template(STORAGE_VOLUME_PLACEHOLDERS),
+        r#""""#,
+        "Template of a storage volume's XML. Empty: built in.",
+    ),
+    key(
+        "settings.manual_network_interface",
+        Kind::Template(NETWORK_PLACEHOLDERS),
+        r#""""#,
+        "Template of a network interface's XML. Empty: built in.",
+    ),
+    key(
+        "settings.network_dhcp_ip",
+        Kind::Template(NETWORK_PLACEHOLDERS),
+        r#""""#,
+        "Template of a DHCP host entry in a libvirt network. Empty: built in.",
+    ),
+    key(
+        "settings.network_dhcp",
+        Kind::Boolean,
+        "true",
+        "Whether DHCP host entries are made for manual networks where the libvirt network serves DHCP.",
+    ),
+    key(
+        "settings.domain_type",
+        Kind::Choice(&["auto", "kvm", "qemu"]),
+        r#""auto""#,
+        "What runs the guests. `auto`: `kvm` where the host offers it, `qemu` (emulation) otherwise.",
+    ),
+    key(
+        "settings.machine",
+        Kind::String,
+        r#""""#,
+        "The machine type, as `pc` or `q35`. Empty: libvirt's default.",
+    ),
+    key(
+        "settings.disk_bus",
+        Kind::Choice(&["virtio", "scsi"]),
+        r#""virtio""#,
+        "The bus that disks are put on.",
+    ),
+    key(
+        "settings.boot_disk_clone",
+        Kind::Choice(&["auto", "overlay", "full"]),
+        r#""auto""#,
+        "How a boot disk is made from its stemcell. `auto`: a qcow2 overlay where the pool holds files, a full \
+         copy elsewhere.",
+    ),
+    key(
+        "settings.detach_timeout",
+        Kind::Integer { min: 1, max: 3600 },
+        "60",
+        "Seconds to wait for a guest to let go of a disk that is detached.",
+    ),
+    key(
+        "settings.console_log_dir",
+        Kind::String,
+        r#""""#,
+        "Directory on the libvirt host where the built-in domain logs each VM's serial console, as `<vm cid>.log`; empty: nowhere.",
+    ),
+    key(
+        "settings.wipe_block_volumes",
+        Kind::Boolean,
+        "true",
+        "Whether volumes of pools that hand out raw blocks (logical, disk, iscsi) are wiped when deleted. Files \
+         never are.",
+    ),
+    key(
+        "stemcell.formats",
+        Kind::Strings,
+        r#"["openstack-qcow2","openstack-raw"]"#,
+        "The stemcell formats `info` reports, from: `openstack-qcow2`, `openstack-raw`, `vsphere-ova`, \
+         `vsphere-ovf`, `azure-vhd`, `google-rawdisk`.",
+    ),
+    key(
+        "stemcell.type",
+        Kind::Choice(&["ConfigDrive", "CDROM"]),
+        r#""ConfigDrive""#,
+        "Where the stemcell's agent looks for its settings: a FAT disk found by label, or an ISO 9660 CD-ROM.",
+    ),
+    key(
+        "stemcell.label",
+        Kind::String,
+        r#""config-2""#,
+        "Label of the config drive: at most 11 bytes (32 for `CDROM`).",
+    ),
+    key(
+        "stemcell.metadata_path",
+        Kind::String,
+        r#""ec2/latest/meta-data.json""#,
+        "Path of the metadata file on the config drive.",
+    ),
+    key(
+        "stemcell.userdata_path",
+        Kind::String,
+        r#""ec2/latest/user-data""#,
+        "Path of the agent settings file on the config drive.",
+    ),
+    key(
+        "stemcell.filename",
+        Kind::String,
+        r#""env""#,
+        "Name of the agent settings file on the CD-ROM.",
+    ),
+    key(
+        "agent.mbus",
+        Kind::Secret,
+        r#""""#,
+        "URL of the message bus, for agents whose `env` does not carry one.",
+    ),
+    key("agent.ntp", Kind::Strings, "[]", "Time servers for the agents."),
+    key(
+        "agent.blobstore.provider",
+        Kind::String,
+        r#""local""#,
+        "Blobstore provider for the agents.",
+    ),
+    key(
+        "agent.blobstore.options",
+        Kind::SecretHash,
+        "{}",
+        "Options of that provider, passed on to the agents as they are.",
+    ),
+    key(
+        "vm_ssh_key.public_key",
+        Kind::String,
+        r#""""#,
+        "SSH public key given to VMs in their metadata. Empty: none.",
+    ),
+    key(
+        "throttle.name",
+        Kind::Choice(&["noop", "none", "file-lock"]),
+        r#""noop""#,
+        "What keeps parallel calls from working on storage at the same time. `noop` and `none`: nothing; \
+         `file-lock`: a lock on a file.",
+    ),
+    key(
+        "throttle.path",
+        Kind::String,
+        r#""/var/lock/libvirt-storage-volume.lock""#,
+        "The file that `file-lock` locks, an absolute path.",
+    ),
+];

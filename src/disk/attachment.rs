@@ -1,0 +1,152 @@
+//! Which VMs refer to a disk, and how: read from the domains' XML, running and defined.
+
+use crate::cid::names_disk;
+use crate::config::DiskBus;
+use crate::libvirt::{Connection, Domain};
+use crate::rpc::Result;
+use crate::xml::disk::target_name;
+use crate::xml::element::Element;
+
+/// A VM's disks, as its running self and its next start see them.
+pub struct Attachments {
+    /// None when the VM does not run.
+    pub live: Option<Element>,
+    pub persistent: Element,
+}
+
+impl Attachments {
+    pub fn of(domain: &Domain) -> Result<Self> {
+        let live = if domain.is_active()? {
+            Some(domain.xml()?)
+        } else {
+            None
+        };
+        Ok(Self {
+            live,
+            persistent: domain.persistent_xml()?,
+        })
+    }
+
+    /// The `<disk>` of this volume in the running VM.
+    pub fn live_disk(&self, volume: &str) -> Option<&Element> {
+        self.live.as_ref().and_then(|xml| disk_of(xml, volume))
+    }
+
+    /// The `<disk>` of this volume in the next start's description.
+    pub fn persistent_disk(&self, volume: &str) -> Option<&Element> {
+        disk_of(&self.persistent, volume)
+    }
+
+    /// The first position on the bus that no disk has, neither now nor at the next start.
+    pub fn free_position(&self, bus: DiskBus) -> usize {
+        let taken: Vec<&str> = [self.live.as_ref(), Some(&self.persistent)]
+            .into_iter()
+            .flatten()
+            .flat_map(disks)
+            .filter_map(|disk| disk.child("target")?.attribute("dev"))
+            .collect();
+        (0..)
+            .find(|position| !taken.contains(&target_name(bus, *position).as_str()))
+            .unwrap_or_default()
+    }
+}
+
+/// Names of all VMs that refer to the volume, running or only defined, through whatever spelling.
+pub fn users(libvirt: &Connection, volume: &str) -> Result<Vec<String>> {
+    let mut users = Vec::new();
+    for domain in libvirt.all_domains()? {
+        let attachments = match Attachments::of(&domain) {
+            Ok(attachments) => attachments,
+            // Somebody else's VM may be deleted while we look.
+            Err(error) if error.error_type == crate::rpc::ErrorType::VmNotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let refers = |xml: &Element| disks(xml).any(|disk| refers_to(disk, volume));
+        if attachments.live.as_ref().is_some_and(refers) || refers(&attachments.persistent) {
+            users.push(domain.name);
+        }
+    }
+    Ok(users)
+}
+
+/// Cids of the persistent disks in a domain's XML, in their order there.
+pub fn attached_disk_cids(xml: &Element) -> Vec<String> {
+    disks(xml)
+        .filter_map(volume_name)
+        .filter(|name| names_disk(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn disks(xml: &Element) -> impl Iterator<Item = &Element> {
+    xml.child("devices")
+        .into_iter()
+        .flat_map(|devices| devices.children_named("disk"))
+}
+
+fn disk_of<'a>(xml: &'a Element, volume: &str) -> Option<&'a Element> {
+    disks(xml).find(|disk| volume_name(disk) == Some(volume))
+}
+
+/// The name of the volume a disk's data is in, also where the domain names a path instead of a volume.
+fn volume_name(disk: &Element) -> Option<&str> {
+    source_name(disk.child("source")?)
+}
+
+fn source_name(source: &Element) -> Option<&str> {
+    let place = ["volume", "file", "dev", "name"]
+        .iter()
+        .find_map(|key| source.attribute(key))?;
+    place.rsplit('/').next()
+}
+
+/// Whether any layer of the disk is this volume: the disk itself, a backing file, a mirror.
+fn refers_to(element: &Element, volume: &str) -> bool {
+    element.elements().any(|child| {
+        (child.name == "source" && source_name(child) == Some(volume)) || refers_to(child, volume)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_seen_through_every_spelling() {
+        for disk in [
+            "<disk type='volume'><source pool='p' volume='disk0123456789abcdef'/></disk>",
+            "<disk type='file'><source file='/a/b/disk0123456789abcdef'/></disk>",
+            "<disk type='block'><source dev='/dev/vg/disk0123456789abcdef'/></disk>",
+            "<disk type='network'><source protocol='rbd' name='pool/disk0123456789abcdef'/></disk>",
+            "<disk type='file'><source file='/o'/><backingStore type='file'><format type='raw'/>\
+             <source file='/a/disk0123456789abcdef'/><backingStore/></backingStore></disk>",
+        ] {
+            assert!(
+                refers_to(&Element::parse(disk).unwrap(), "disk0123456789abcdef"),
+                "{disk}"
+            );
+        }
+        let other = "<disk type='file'><source file='/a/disk0123456789abcdef.record'/></disk>";
+        assert!(!refers_to(
+            &Element::parse(other).unwrap(),
+            "disk0123456789abcdef"
+        ));
+    }
+
+    #[test]
+    fn free_positions_count_both_descriptions() {
+        let xml = |devices: &[&str]| {
+            let disks: String = devices
+                .iter()
+                .map(|d| format!("<disk><target dev='{d}'/></disk>"))
+                .collect();
+            Element::parse(&format!("<domain><devices>{disks}</devices></domain>")).unwrap()
+        };
+        let attachments = Attachments {
+            live: Some(xml(&["vda", "vdb"])),
+            persistent: xml(&["vda", "vdc"]),
+        };
+        assert_eq!(attachments.free_position(DiskBus::Virtio), 3);
+        assert_eq!(attachments.free_position(DiskBus::Scsi), 0);
+    }
+}

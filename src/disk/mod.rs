@@ -1,0 +1,43 @@
+//! Persistent disks: where they are, who uses them, and what is remembered about them.
+
+mod attachment;
+mod record;
+
+pub use attachment::{Attachments, attached_disk_cids, users};
+pub use record::Record;
+
+use crate::cid::Cid;
+use crate::config::{Config, DiskBus};
+use crate::libvirt::{Connection, Volume};
+use crate::rpc::{Error, ErrorType, Result};
+
+/// The disk's volume, in whichever active pool it lives, the configured one first. A volume whose name is none of
+/// our cids is not ours, hence not found.
+pub fn find(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<Option<Volume>> {
+    if cid.names_disk() {
+        libvirt.volume_in_any_pool(cid.as_str(), &[&config.settings.storage_pool_name])
+    } else {
+        Ok(None)
+    }
+}
+
+/// The disk's volume.
+///
+/// # Errors
+/// `DiskNotFound`.
+pub fn get(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<Volume> {
+    find(libvirt, config, cid)?.ok_or_else(|| {
+        Error::new(
+            ErrorType::DiskNotFound,
+            format!("disk {cid} does not exist in any active pool of {}", libvirt.uri),
+        )
+    })
+}
+
+/// What the agent finds the disk by, whatever order the guest numbers its disks in.
+pub fn hint(cid: &Cid, bus: DiskBus) -> serde_json::Value {
+    match bus {
+        DiskBus::Virtio => format!("/dev/disk/by-id/virtio-{}", cid.disk_serial()).into(),
+        DiskBus::Scsi => serde_json::json!({"id": cid.disk_serial()}),
+    }
+}

@@ -1,0 +1,77 @@
+//! What is remembered about a disk wherever it is: a small volume beside it, since volumes have no metadata of
+//! their own. A disk that nothing was said about has none.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::cid::Cid;
+use crate::libvirt::{Connection, Pool};
+use crate::rpc::Result;
+use crate::undo::Undo;
+use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
+
+/// Larger records are refused, and nothing larger is read.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// The content of a disk's record volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// From `set_disk_metadata`: deployment, instance and so on.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+}
+
+fn volume_name(disk_cid: &Cid) -> String {
+    format!("{disk_cid}.record")
+}
+
+impl Record {
+    /// The disk's record in this pool, which must hold files; an empty one when there is none.
+    pub fn read(libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<Self> {
+        let Some(volume) = pool.volume(&volume_name(disk_cid))? else {
+            return Ok(Self::default());
+        };
+        let bytes = volume.download(libvirt, MAX_BYTES as u64)?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+            log::warn!(
+                "volume {} in pool {} is no record of a disk; ignoring it",
+                volume.name,
+                pool.name
+            );
+            Self::default()
+        }))
+    }
+
+    /// Puts the record in place of the one before.
+    pub fn write(&self, libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<()> {
+        let name = volume_name(disk_cid);
+        let too_large = || {
+            crate::rpc::Error::cloud(format!(
+                "the metadata of disk {disk_cid} is larger than {MAX_BYTES} bytes"
+            ))
+        };
+        let bytes = serde_json::to_vec(self)
+            .ok()
+            .filter(|b| b.len() <= MAX_BYTES)
+            .ok_or_else(too_large)?;
+        Self::delete(pool, disk_cid)?;
+        let spec = VolumeSpec {
+            name: &name,
+            capacity: bytes.len() as u64,
+            format: VolumeFormat::Raw,
+            backing: None,
+        };
+        let volume = pool.create_volume(&plain(&spec), &name)?;
+        let mut undo = Undo::new();
+        undo.push(format!("volume {name}"), || volume.delete());
+        volume.upload(libvirt, &mut bytes.as_slice(), bytes.len() as u64)?;
+        undo.disarm();
+        Ok(())
+    }
+
+    /// Forgets the record; none is fine.
+    pub fn delete(pool: &Pool, disk_cid: &Cid) -> Result<()> {
+        pool.volume(&volume_name(disk_cid))?
+            .map_or(Ok(()), |volume| volume.delete())
+    }
+}

@@ -1,0 +1,105 @@
+//! A BOSH CPI for libvirt. See `docs/DEVELOPING.md` for the way of a call through these modules.
+
+pub mod agent;
+pub mod cid;
+pub mod cli;
+pub mod cloud_properties;
+pub mod config;
+mod disk;
+mod libvirt;
+mod logging;
+mod methods;
+pub mod rpc;
+pub mod stemcell;
+mod throttle;
+mod undo;
+mod vm;
+pub mod xml;
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+use serde_json::Value;
+
+use cli::Cli;
+use config::Config;
+use methods::Cpi;
+use rpc::{Arguments, Error, Request, Response, Result};
+
+/// Answers the request on stdin. Returns once the response is on stdout, whatever happened.
+pub fn run(cli: &Cli) {
+    logging::init();
+    let outcome = even_when_it_panics(|| answer(cli));
+    let log = match &outcome {
+        Ok(_) => String::new(),
+        Err(error) => {
+            log::error!("{}: {}", error.error_type.name(), error.message);
+            logging::kept_lines()
+        }
+    };
+    let mut stdout = std::io::stdout().lock();
+    let written = writeln!(stdout, "{}", Response::new(outcome, log).to_json()).and_then(|()| stdout.flush());
+    if let Err(e) = written {
+        log::error!("writing the response to stdout: {e}");
+    }
+}
+
+fn answer(cli: &Cli) -> Result<Value> {
+    let request = Request::read(std::io::stdin().lock())?;
+    logging::set_request_id(request.id());
+    let config = Config::load(&cli.config, &request.context)?;
+    logging::set_level(cli.log_level.unwrap_or(config.log_level).into());
+    request.check_api_version()?;
+    let _step = logging::step(request.method.clone());
+    let cpi = Cpi::new(config, request.api_version);
+    methods::dispatch(&request.method, Arguments::new(request.arguments), &cpi)
+}
+
+/// The caller waits for JSON, whatever happens here.
+fn even_when_it_panics(answer: impl FnOnce() -> Result<Value>) -> Result<Value> {
+    note_where_panics_happen();
+    let outcome = catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| Err(panic_error()));
+    drop(std::panic::take_hook());
+    outcome
+}
+
+static PANIC_LOCATION: Mutex<Option<String>> = Mutex::new(None);
+
+/// Keeps the place of a panic for the response. Its message stays out of everything: it may quote a secret.
+fn note_where_panics_happen() {
+    std::panic::set_hook(Box::new(|info| {
+        let location = info.location().map(ToString::to_string);
+        if let Ok(mut place) = PANIC_LOCATION.lock() {
+            *place = location;
+        }
+    }));
+}
+
+fn panic_error() -> Error {
+    let place = PANIC_LOCATION.lock().ok().and_then(|mut place| place.take());
+    Error::cpi(format!(
+        "internal error: panic at {}; this is a bug in the CPI",
+        place.as_deref().unwrap_or("an unknown place")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_cpi_error_that_tells_no_secret() {
+        let secret = "hunter2";
+        let error = even_when_it_panics(|| panic!("{secret}")).unwrap_err();
+        assert_eq!(error.error_type, rpc::ErrorType::CpiError);
+        assert!(
+            error.message.contains("panic at src/lib.rs:"),
+            "{}",
+            error.message
+        );
+        let json = Response::new(Err(error), String::new()).to_json();
+        assert!(!json.contains(secret));
+        assert!(serde_json::from_str::<Value>(&json).is_ok());
+    }
+}

@@ -1,0 +1,204 @@
+//! The connection to one libvirtd.
+
+use tempfile::TempDir;
+use virt::connect::Connect;
+use virt::domain::Domain as VirtDomain;
+use virt::error::ErrorNumber;
+use virt::storage_pool::StoragePool;
+
+use super::errors::is;
+use super::uri;
+use super::{Domain, Network, Pool, Volume};
+use crate::config::{self, DomainType};
+use crate::rpc::{Error, ErrorType, Result};
+use crate::xml::element::Element;
+
+/// An open connection. Certificates written for it go when it is dropped.
+pub struct Connection {
+    pub(super) connect: Connect,
+    /// As opened, without secrets.
+    pub uri: String,
+    _certificates: Option<TempDir>,
+}
+
+impl Connection {
+    /// Connects as the configuration says.
+    ///
+    /// # Errors
+    /// `CloudError`, ok to retry, naming the URI that could not be reached.
+    pub fn open(config: &config::Libvirt) -> Result<Self> {
+        // Expected errors are part of the work here; libvirt would print each one to stderr.
+        virt::error::clear_error_callback();
+        let certificates = uri::write_certificates(config)?;
+        let full_uri = uri::of(config, certificates.as_ref().map(TempDir::path));
+        let shown = uri::without_parameters(&full_uri).to_owned();
+        let connect = Connect::open(Some(&full_uri)).map_err(|e| {
+            Error::cloud(format!(
+                "connecting to libvirt at {shown}: {}; is libvirtd running there, and may this user connect?",
+                e.message()
+            ))
+            .retryable()
+        })?;
+        Ok(Self {
+            connect,
+            uri: shown,
+            _certificates: certificates,
+        })
+    }
+
+    /// The pool of this name, started if it was inactive.
+    ///
+    /// # Errors
+    /// `CloudError` naming the pool when there is none or it does not start.
+    pub fn pool(&self, name: &str) -> Result<Pool> {
+        let pool = self.connect.lookup_storage_pool_by_name(name).map_err(|e| {
+            if is(&e, ErrorNumber::NoStoragePool) {
+                Error::cloud(format!(
+                    "storage pool {name} does not exist at {}; define it, or name another",
+                    self.uri
+                ))
+            } else {
+                Error::from(e).during(format!("looking up storage pool {name}"))
+            }
+        })?;
+        Pool::started(pool, name)
+    }
+
+    /// The volume of this name in whichever active pool it lives; `first` are the pools to look in first.
+    pub fn volume_in_any_pool(&self, name: &str, first: &[&str]) -> Result<Option<Volume>> {
+        for pool in first {
+            if let Some(volume) = self.pool(pool)?.volume(name)? {
+                return Ok(Some(volume));
+            }
+        }
+        for pool in self.active_pools()? {
+            if first.contains(&pool.name.as_str()) {
+                continue;
+            }
+            if let Some(volume) = pool.volume(name)? {
+                return Ok(Some(volume));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Every pool that is active now, ours or not.
+    pub fn active_pools(&self) -> Result<Vec<Pool>> {
+        let pools: Vec<StoragePool> = self
+            .connect
+            .list_all_storage_pools(virt::sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
+            .map_err(|e| Error::from(e).during("listing storage pools"))?;
+        pools
+            .into_iter()
+            .map(|pool| {
+                let name = pool.name().map_err(Error::from)?;
+                Ok(Pool::new(pool, &name))
+            })
+            .collect()
+    }
+
+    /// Names of all volumes, in any active pool, whose backing file has this path.
+    pub fn overlays_on(&self, path: &str) -> Result<Vec<String>> {
+        let mut overlays = Vec::new();
+        for pool in self.active_pools()? {
+            for volume in pool.volumes()? {
+                match volume.state() {
+                    Ok(state) if state.backing_path.as_deref() == Some(path) => overlays.push(volume.name),
+                    Ok(_) => {}
+                    // Volumes come and go while we look.
+                    Err(error) if error.error_type == ErrorType::DiskNotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(overlays)
+    }
+
+    /// The domain of this name, if there is one.
+    pub fn find_domain(&self, name: &str) -> Result<Option<Domain>> {
+        match self.connect.lookup_domain_by_name(name) {
+            Ok(domain) => Ok(Some(Domain::new(domain, name))),
+            Err(e) if is(&e, ErrorNumber::NoDomain) => Ok(None),
+            Err(e) => Err(Error::from(e).during(format!("looking up VM {name}"))),
+        }
+    }
+
+    /// The domain of this name.
+    ///
+    /// # Errors
+    /// `VMNotFound`.
+    pub fn domain(&self, name: &str) -> Result<Domain> {
+        self.find_domain(name)?.ok_or_else(|| {
+            Error::new(
+                ErrorType::VmNotFound,
+                format!("VM {name} does not exist at {}", self.uri),
+            )
+        })
+    }
+
+    /// Every domain of the host, running or only defined, ours or not.
+    pub fn all_domains(&self) -> Result<Vec<Domain>> {
+        let domains: Vec<VirtDomain> = self
+            .connect
+            .list_all_domains(0)
+            .map_err(|e| Error::from(e).during("listing VMs"))?;
+        domains
+            .into_iter()
+            .map(|domain| {
+                let name = domain.name().map_err(Error::from)?;
+                Ok(Domain::new(domain, &name))
+            })
+            .collect()
+    }
+
+    /// Defines a domain that survives a reboot of the host. It does not run yet.
+    pub fn define_domain(&self, xml: &Element, name: &str) -> Result<Domain> {
+        let domain = self
+            .connect
+            .define_domain_xml(&xml.to_string())
+            .map_err(|e| Error::from(e).during(format!("defining VM {name}")))?;
+        Ok(Domain::new(domain, name))
+    }
+
+    /// The network of this name, if there is one.
+    pub fn find_network(&self, name: &str) -> Result<Option<Network>> {
+        match self.connect.lookup_network_by_name(name) {
+            Ok(network) => Ok(Some(Network::new(network, name))),
+            Err(e) if is(&e, ErrorNumber::NoNetwork) => Ok(None),
+            Err(e) => Err(Error::from(e).during(format!("looking up network {name}"))),
+        }
+    }
+
+    /// KVM where the host offers it, else QEMU's emulation.
+    pub fn best_domain_type(&self) -> Result<DomainType> {
+        let text = self
+            .connect
+            .capabilities()
+            .map_err(|e| Error::from(e).during("reading the host's capabilities"))?;
+        let capabilities = parse("capabilities", &text)?;
+        let offers_kvm = capabilities
+            .children_named("guest")
+            .filter_map(|guest| guest.child("arch"))
+            .flat_map(|arch| arch.children_named("domain"))
+            .any(|domain| domain.attribute("type") == Some("kvm"));
+        Ok(if offers_kvm {
+            DomainType::Kvm
+        } else {
+            DomainType::Qemu
+        })
+    }
+
+    /// CPUs (threads) and memory (MiB) of the host.
+    pub fn host_size(&self) -> Result<(u64, u64)> {
+        let node = self
+            .connect
+            .node_info()
+            .map_err(|e| Error::from(e).during("reading the host's size"))?;
+        Ok((u64::from(node.cpus), node.memory / 1024))
+    }
+}
+
+/// Parses what libvirt itself wrote.
+pub(super) fn parse(what: &str, text: &str) -> Result<Element> {
+    Element::parse(text).map_err(|e| Error::cpi(format!("libvirt's XML for {what} is {e}")))
+}

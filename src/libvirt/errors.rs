@@ -1,0 +1,114 @@
+//! Libvirt's error codes as CPI error types: the only place where one becomes the other.
+
+use virt::error::{Error as LibvirtError, ErrorNumber};
+
+use crate::rpc::{Error, ErrorType};
+
+impl From<LibvirtError> for Error {
+    fn from(error: LibvirtError) -> Self {
+        let message = error.message().trim_end();
+        let Some(number) = number_of(&error) else {
+            return Self::cloud(message);
+        };
+        let cpi_error = Self::new(error_type(number, message), message);
+        if is_worth_a_retry(number, message) {
+            cpi_error.retryable()
+        } else {
+            cpi_error
+        }
+    }
+}
+
+/// The error's number, when this build's libvirt knows it.
+fn number_of(error: &LibvirtError) -> Option<ErrorNumber> {
+    match error.code() {
+        virt::enumutil::Enum::Known(number) => Some(number),
+        virt::enumutil::Enum::Unknown(_) => None,
+    }
+}
+
+/// Whether libvirt said exactly this.
+pub(super) fn is(error: &LibvirtError, number: ErrorNumber) -> bool {
+    number_of(error) == Some(number)
+}
+
+/// Libvirt has no number for a full disk: the text of ENOSPC is all there is.
+fn error_type(number: ErrorNumber, message: &str) -> ErrorType {
+    match number {
+        ErrorNumber::NoDomain => ErrorType::VmNotFound,
+        ErrorNumber::NoNetwork => ErrorType::NetworkNotFound,
+        ErrorNumber::NoStorageVolume => ErrorType::DiskNotFound,
+        _ if message.contains("No space left on device") || message.contains("Disk quota exceeded") => {
+            ErrorType::NoDiskSpace
+        }
+        _ => ErrorType::CloudError,
+    }
+}
+
+fn is_worth_a_retry(number: ErrorNumber, message: &str) -> bool {
+    matches!(
+        number,
+        ErrorNumber::NoConnect
+            | ErrorNumber::Rpc
+            | ErrorNumber::OperationTimeout
+            | ErrorNumber::AgentUnresponsive
+    ) || means_busy(message)
+        || message.contains("client socket is closed")
+        || message.contains("End of file while reading data")
+        || message.contains("Cannot recv data")
+        || message.contains("Cannot write data")
+}
+
+/// Another storage job is at work on the pool or the volume; it ends by itself.
+pub(super) fn means_busy(message: &str) -> bool {
+    message.contains("asynchronous jobs running")
+        || message.contains("is still in use")
+        || message.contains("is still being allocated")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_become_cpi_error_types() {
+        // libvirt's in-process test driver gives real errors without a daemon.
+        virt::error::clear_error_callback();
+        let connect = virt::connect::Connect::open(Some("test:///default")).unwrap();
+        let pool = connect.lookup_storage_pool_by_name("default-pool").unwrap();
+        for (error, expected) in [
+            (
+                connect.lookup_domain_by_name("none").unwrap_err(),
+                ErrorType::VmNotFound,
+            ),
+            (
+                connect.lookup_network_by_name("none").unwrap_err(),
+                ErrorType::NetworkNotFound,
+            ),
+            (
+                connect.lookup_storage_pool_by_name("none").unwrap_err(),
+                ErrorType::CloudError,
+            ),
+            (
+                pool.lookup_storage_vol_by_name("none").unwrap_err(),
+                ErrorType::DiskNotFound,
+            ),
+        ] {
+            assert_eq!(Error::from(error).error_type, expected);
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_system_errors() {
+        for (message, expected) in [
+            (
+                "cannot allocate 5 bytes in file '/x': No space left on device",
+                ErrorType::NoDiskSpace,
+            ),
+            ("cannot write: Disk quota exceeded", ErrorType::NoDiskSpace),
+            ("cannot open '/x': Permission denied", ErrorType::CloudError),
+        ] {
+            assert_eq!(error_type(ErrorNumber::SystemError, message), expected);
+        }
+    }
+}

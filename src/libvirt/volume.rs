@@ -1,0 +1,169 @@
+//! Storage volumes.
+
+use std::io::Read;
+
+use virt::error::{Error as LibvirtError, ErrorNumber};
+use virt::storage_vol::StorageVol;
+use virt::stream::Stream;
+
+use super::Connection;
+use super::busy::when_free;
+use super::connection::parse;
+use super::errors::is;
+use crate::rpc::{Error, Result};
+use crate::xml::volume::VolumeFormat;
+
+/// What one stream message carries at most, bytes: libvirt's own limit for all versions.
+const CHUNK: usize = 262_120;
+
+/// One volume of a pool.
+pub struct Volume {
+    pub(super) volume: StorageVol,
+    pub name: String,
+    pub pool: String,
+}
+
+/// What libvirt knows of a volume's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeState {
+    /// None for formats that are neither raw nor qcow2, such as a directory.
+    pub format: Option<VolumeFormat>,
+    /// Virtual size, bytes.
+    pub capacity: u64,
+    /// Bytes taken from the pool.
+    pub allocation: u64,
+    /// Path of the volume this one is an overlay on.
+    pub backing_path: Option<String>,
+}
+
+impl Volume {
+    /// The file or device on the host.
+    pub fn path(&self) -> Result<String> {
+        self.volume
+            .path()
+            .map_err(|e| self.failed("reading the path of", e))
+    }
+
+    pub fn state(&self) -> Result<VolumeState> {
+        let text = self.volume.xml_desc(0).map_err(|e| self.failed("reading", e))?;
+        let xml = parse(&format!("volume {}", self.name), &text)?;
+        let bytes = |name: &str| {
+            xml.child(name)
+                .and_then(|element| element.text().trim().parse().ok())
+                .ok_or_else(|| Error::cpi(format!("libvirt's XML for volume {} has no {name}", self.name)))
+        };
+        let format = xml
+            .descend(&["target", "format"])
+            .and_then(|format| format.attribute("type"));
+        Ok(VolumeState {
+            format: match format {
+                // Pools of blocks know no formats: what is in them is raw.
+                None => Some(VolumeFormat::Raw),
+                Some(name) => VolumeFormat::from_name(name),
+            },
+            capacity: bytes("capacity")?,
+            allocation: bytes("allocation")?,
+            backing_path: xml.descend(&["backingStore", "path"]).map(|path| path.text()),
+        })
+    }
+
+    /// Deletes the volume; one that is already gone is fine.
+    pub fn delete(&self) -> Result<()> {
+        match when_free(|| self.volume.delete(0)) {
+            Ok(()) => Ok(()),
+            Err(e) if is(&e, ErrorNumber::NoStorageVolume) => Ok(()),
+            Err(e) => Err(self.failed("deleting", e)),
+        }
+    }
+
+    /// Fills the volume from its beginning with everything the reader gives, `length` bytes.
+    ///
+    /// # Errors
+    /// What the reader says, `NoDiskSpace`, or `CloudError`. The volume's content is undefined then.
+    pub fn upload(&self, connection: &Connection, reader: &mut dyn Read, length: u64) -> Result<()> {
+        let failed = |e| self.failed("uploading to", e);
+        let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
+        when_free(|| self.volume.upload(&stream, 0, length, 0)).map_err(failed)?;
+        match send_all(&stream, reader) {
+            Ok(()) => stream.finish().map_err(failed),
+            Err(SendError::Read(e)) => {
+                abort(stream);
+                Err(Error::cloud(format!(
+                    "reading what is to be uploaded to volume {}: {e}",
+                    self.name
+                )))
+            }
+            Err(SendError::Libvirt(e)) => {
+                abort(stream);
+                Err(failed(e))
+            }
+        }
+    }
+
+    /// The whole content of a small volume, `limit` bytes at most.
+    pub fn download(&self, connection: &Connection, limit: u64) -> Result<Vec<u8>> {
+        let failed = |e| self.failed("downloading", e);
+        let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
+        when_free(|| self.volume.download(&stream, 0, limit, 0)).map_err(failed)?;
+        let mut content = Vec::new();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match stream.recv(&mut chunk).map_err(failed)? {
+                0 => break,
+                received => content.extend_from_slice(&chunk[..usize::try_from(received).unwrap_or(0)]),
+            }
+        }
+        stream.finish().map_err(failed)?;
+        Ok(content)
+    }
+
+    /// Grows the volume to this many bytes.
+    pub fn resize(&self, bytes: u64) -> Result<()> {
+        when_free(|| self.volume.resize(bytes, 0)).map_err(|e| self.failed("resizing", e))
+    }
+
+    fn failed(&self, doing: &str, e: LibvirtError) -> Error {
+        Error::from(e).during(format!("{doing} volume {} in pool {}", self.name, self.pool))
+    }
+}
+
+enum SendError {
+    Read(std::io::Error),
+    Libvirt(LibvirtError),
+}
+
+fn send_all(stream: &Stream, reader: &mut dyn Read) -> std::result::Result<(), SendError> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let filled = read_full(reader, &mut chunk).map_err(SendError::Read)?;
+        if filled == 0 {
+            return Ok(());
+        }
+        let mut rest = &chunk[..filled];
+        while !rest.is_empty() {
+            let sent = stream.send(rest).map_err(SendError::Libvirt)?;
+            rest = &rest[usize::try_from(sent).unwrap_or(0)..];
+        }
+    }
+}
+
+/// Full chunks make few messages, whatever sizes the reader prefers.
+fn read_full(reader: &mut dyn Read, chunk: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match reader.read(&mut chunk[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+/// The first error is the one to tell; the stream ends either way.
+fn abort(stream: Stream) {
+    if let Err(e) = stream.abort() {
+        log::debug!("aborting a stream: {}", e.message());
+    }
+}

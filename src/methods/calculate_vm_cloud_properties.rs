@@ -1,0 +1,39 @@
+//! `calculate_vm_cloud_properties({ram, cpu, ephemeral_disk_size})`: VM cloud properties for what was asked, if one
+//! VM of that size fits the host at all.
+
+use serde_json::Value;
+
+use super::Cpi;
+use crate::cloud_properties::CloudProperties;
+use crate::rpc::{Arguments, Error, Result};
+use crate::vm::VmProperties;
+
+pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
+    let requirements = arguments.object("desired_instance_size")?;
+    arguments.end()?;
+    let mut requirements = CloudProperties::new("argument 1 (desired_instance_size)", requirements);
+    let missing = |name: &str| Error::cloud(format!("argument 1 (desired_instance_size): {name} is missing"));
+    let properties = VmProperties {
+        memory: requirements.integer("ram", 1)?.ok_or_else(|| missing("ram"))?,
+        cpu: requirements.integer("cpu", 1)?.ok_or_else(|| missing("cpu"))?,
+        ephemeral_disk: requirements
+            .integer("ephemeral_disk_size", 0)?
+            .ok_or_else(|| missing("ephemeral_disk_size"))?,
+    };
+    requirements.end()?;
+
+    let libvirt = cpi.libvirt()?;
+    let (host_cpus, host_memory) = libvirt.host_size()?;
+    for (what, asked, there) in [
+        ("CPUs", properties.cpu, host_cpus),
+        ("MiB of memory", properties.memory, host_memory),
+    ] {
+        if asked > there {
+            return Err(Error::cloud(format!(
+                "{asked} {what} asked for, but {} has {there}",
+                libvirt.uri
+            )));
+        }
+    }
+    Ok(properties.to_json())
+}

@@ -1,0 +1,31 @@
+//! `set_disk_metadata(disk_cid, metadata)`: kept in the disk's record, and shown in the `<metadata>` of the VM that
+//! has the disk.
+
+use serde_json::Value;
+
+use super::Cpi;
+use crate::disk::{self, Record};
+use crate::rpc::{Arguments, Result};
+use crate::xml::metadata::{PREFIX, disk_namespace, to_element};
+
+pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
+    let disk_cid = arguments.cid("disk_cid")?;
+    let metadata = arguments.object("metadata")?;
+    arguments.end()?;
+
+    let libvirt = cpi.libvirt()?;
+    let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
+    let pool = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    let record = Record::read(libvirt, &pool, &disk_cid)?;
+    let changed = Record { metadata };
+    if changed != record {
+        changed.write(libvirt, &pool, &disk_cid)?;
+    }
+    for vm in disk::users(libvirt, &volume.name)? {
+        let shown = to_element("disk", &changed.metadata);
+        libvirt
+            .domain(&vm)?
+            .set_metadata(PREFIX, &disk_namespace(disk_cid.as_str()), Some(&shown))?;
+    }
+    Ok(Value::Null)
+}

@@ -1,0 +1,35 @@
+//! VMs: what belongs to one, and how its parts are named and found.
+
+mod nics;
+mod properties;
+mod volumes;
+
+pub use nics::{Nic, plan as plan_nics};
+pub use properties::VmProperties;
+pub use volumes::{VolumeNames, delete_all as delete_volumes};
+
+use crate::cid::Cid;
+use crate::libvirt::{Connection, Domain};
+use crate::rpc::{Error, ErrorType, Result};
+
+/// The VM's domain, if there is one. A domain whose name is none of our cids is not ours, hence not found.
+pub fn find(libvirt: &Connection, cid: &Cid) -> Result<Option<Domain>> {
+    if cid.names_vm() {
+        libvirt.find_domain(cid.as_str())
+    } else {
+        Ok(None)
+    }
+}
+
+/// The VM's domain.
+///
+/// # Errors
+/// `VMNotFound`.
+pub fn get(libvirt: &Connection, cid: &Cid) -> Result<Domain> {
+    find(libvirt, cid)?.ok_or_else(|| {
+        Error::new(
+            ErrorType::VmNotFound,
+            format!("VM {cid} does not exist at {}", libvirt.uri),
+        )
+    })
+}

@@ -1,0 +1,205 @@
+//! `<disk>`: a volume as a VM sees it.
+
+use super::element::Element;
+use super::template;
+use super::volume::VolumeFormat;
+use crate::config::DiskBus;
+use crate::rpc::Result;
+
+/// What a volume looks like to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    Disk,
+    /// Read-only, and the guest may eject it.
+    Cdrom,
+}
+
+impl Device {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Cdrom => "cdrom",
+        }
+    }
+}
+
+/// One disk of a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSpec<'a> {
+    pub pool: &'a str,
+    pub volume: &'a str,
+    /// Path on the host, for the template only.
+    pub path: &'a str,
+    /// What is really in the volume, whatever a template says.
+    pub format: VolumeFormat,
+    pub bus: DiskBus,
+    /// Position on the bus: 0 is `vda` or `sda`.
+    pub position: usize,
+    /// What the guest finds the disk by; 20 bytes at most.
+    pub serial: &'a str,
+    pub device: Device,
+}
+
+impl DiskSpec<'_> {
+    /// There are no virtio CD-ROMs, and SATA is on every machine.
+    fn bus_name(&self) -> &'static str {
+        match (self.device, self.bus) {
+            (Device::Cdrom, DiskBus::Virtio) => "sata",
+            (_, bus) => bus.name(),
+        }
+    }
+
+    fn target(&self) -> String {
+        match self.device {
+            Device::Cdrom => target_name(DiskBus::Scsi, self.position),
+            Device::Disk => target_name(self.bus, self.position),
+        }
+    }
+}
+
+/// The `<disk>` from the operator's `settings.disk_device`, or our own when that is empty.
+///
+/// # Errors
+/// `CpiError` for a template that cannot be rendered.
+pub fn render(spec: &DiskSpec<'_>, template: &str) -> Result<Element> {
+    let target = spec.target();
+    let mut disk = if template.is_empty() {
+        Element::new("disk").with_child(Element::new("driver").with_attribute("discard", "unmap"))
+    } else {
+        let values = [
+            ("Device", spec.device.name()),
+            ("TargetPath", spec.path),
+            ("TargetDevice", target.as_str()),
+            ("TargetBus", spec.bus_name()),
+        ];
+        template::render("settings.disk_device", template, &values)?
+    };
+    enforce(&mut disk, spec, &target);
+    Ok(disk)
+}
+
+fn enforce(disk: &mut Element, spec: &DiskSpec<'_>, target: &str) {
+    disk.set_attribute("type", "volume");
+    disk.set_attribute("device", spec.device.name());
+    let driver = disk.child_or_new("driver");
+    driver.set_attribute("name", "qemu");
+    driver.set_attribute("type", spec.format.name());
+    // Replacing the source drops a template's file, dev or name, and a leftover backing chain with it.
+    disk.remove_children("source");
+    disk.remove_children("backingStore");
+    disk.push(
+        Element::new("source")
+            .with_attribute("pool", spec.pool)
+            .with_attribute("volume", spec.volume),
+    );
+    let target_element = disk.child_or_new("target");
+    target_element.set_attribute("dev", target);
+    target_element.set_attribute("bus", spec.bus_name());
+    disk.child_or_new("serial").set_text(spec.serial);
+    disk.remove_children("readonly");
+    if spec.device == Device::Cdrom {
+        disk.push(Element::new("readonly"));
+    }
+    // A template is used for several disks, and an alias or address can be given once.
+    disk.remove_children("alias");
+    disk.remove_children("address");
+    if spec.bus == DiskBus::Scsi {
+        disk.push(
+            Element::new("address")
+                .with_attribute("type", "drive")
+                .with_attribute("controller", "0")
+                .with_attribute("bus", "0")
+                .with_attribute("target", spec.position.to_string())
+                .with_attribute("unit", "0"),
+        );
+    }
+}
+
+/// `vda`, ... `vdz`, `vdaa`, ...; `sda` and so on for SCSI.
+pub fn target_name(bus: DiskBus, position: usize) -> String {
+    let mut letters = Vec::new();
+    let mut rest = position + 1;
+    while rest > 0 {
+        rest -= 1;
+        letters.push(char::from(b'a' + u8::try_from(rest % 26).unwrap_or(0)));
+        rest /= 26;
+    }
+    let prefix = match bus {
+        DiskBus::Virtio => "vd",
+        DiskBus::Scsi => "sd",
+    };
+    prefix.chars().chain(letters.into_iter().rev()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    const SEED: &str = "<disk type='file' device='{{.Device}}'><driver name='qemu' type='raw' cache='none'/>\
+        <source file='{{.TargetPath}}'/><target dev='{{.TargetDevice}}' bus='{{.TargetBus}}'/></disk>";
+
+    fn spec() -> DiskSpec<'static> {
+        DiskSpec {
+            pool: "p",
+            volume: "v",
+            path: "/p/v",
+            format: VolumeFormat::Qcow2,
+            bus: DiskBus::Virtio,
+            position: 3,
+            serial: "s",
+            device: Device::Disk,
+        }
+    }
+
+    #[test]
+    fn the_seeds_template_cannot_turn_qcow2_into_garbage() {
+        assert_eq!(
+            render(&spec(), SEED).unwrap().to_string(),
+            "<disk type='volume' device='disk'><driver name='qemu' type='qcow2' cache='none'/>\
+             <target dev='vdd' bus='virtio'/><source pool='p' volume='v'/><serial>s</serial></disk>"
+        );
+    }
+
+    #[test]
+    fn the_default_discards_what_the_guest_frees() {
+        let disk = render(&spec(), "").unwrap();
+        assert_eq!(disk.child("driver").unwrap().attribute("discard"), Some("unmap"));
+        assert!(disk.child("readonly").is_none());
+    }
+
+    #[test]
+    fn a_cdrom_is_read_only_and_on_a_bus_that_has_them() {
+        for (bus, expected) in [(DiskBus::Virtio, "sata"), (DiskBus::Scsi, "scsi")] {
+            let disk = render(
+                &DiskSpec {
+                    device: Device::Cdrom,
+                    bus,
+                    ..spec()
+                },
+                SEED,
+            )
+            .unwrap();
+            assert_eq!(disk.attribute("device"), Some("cdrom"));
+            assert_eq!(disk.child("target").unwrap().attribute("bus"), Some(expected));
+            assert_eq!(disk.child("target").unwrap().attribute("dev"), Some("sdd"));
+            assert!(disk.child("readonly").is_some());
+        }
+    }
+
+    #[test]
+    fn target_names_go_on_after_z() {
+        for (position, name) in [
+            (0, "vda"),
+            (25, "vdz"),
+            (26, "vdaa"),
+            (27, "vdab"),
+            (701, "vdzz"),
+            (702, "vdaaa"),
+        ] {
+            assert_eq!(target_name(DiskBus::Virtio, position), name);
+        }
+        let names: HashSet<String> = (0..2000).map(|n| target_name(DiskBus::Scsi, n)).collect();
+        assert_eq!(names.len(), 2000);
+    }
+}

@@ -1,0 +1,11 @@
+//! Libvirt's XML: the operator's templates, our own defaults, and what is enforced on either.
+//!
+//! A template says what the operator wants; what must hold is set on the rendered tree afterwards.
+
+pub mod disk;
+pub mod domain;
+pub mod element;
+pub mod interface;
+pub mod metadata;
+pub mod template;
+pub mod volume;

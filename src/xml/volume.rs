@@ -1,0 +1,132 @@
+//! `<volume>`: what libvirt creates a storage volume from.
+
+use super::element::Element;
+use super::template;
+use crate::rpc::Result;
+
+/// How a volume's bytes are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeFormat {
+    Raw,
+    Qcow2,
+}
+
+impl VolumeFormat {
+    /// The name libvirt and QEMU use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Raw, Self::Qcow2]
+            .into_iter()
+            .find(|format| format.name() == name)
+    }
+}
+
+/// What an overlay's unwritten parts are read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backing {
+    /// Path on the host.
+    pub path: String,
+    pub format: VolumeFormat,
+}
+
+/// A volume to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSpec<'a> {
+    pub name: &'a str,
+    /// Virtual size, bytes.
+    pub capacity: u64,
+    pub format: VolumeFormat,
+    pub backing: Option<Backing>,
+}
+
+/// The `<volume>` of our own making: nothing allocated ahead.
+pub fn plain(spec: &VolumeSpec<'_>) -> Element {
+    let mut volume = Element::new("volume").with_child(Element::new("allocation").with_text("0"));
+    enforce(&mut volume, spec);
+    volume
+}
+
+/// The `<volume>` from the operator's `settings.storage_volume`, or our own when that is empty.
+///
+/// # Errors
+/// `CpiError` for a template that cannot be rendered.
+pub fn from_template(spec: &VolumeSpec<'_>, template: &str) -> Result<Element> {
+    if template.is_empty() {
+        return Ok(plain(spec));
+    }
+    let size = spec.capacity.to_string();
+    let values = [("Name", spec.name), ("Unit", "B"), ("Size", size.as_str())];
+    let mut volume = template::render("settings.storage_volume", template, &values)?;
+    enforce(&mut volume, spec);
+    Ok(volume)
+}
+
+fn enforce(volume: &mut Element, spec: &VolumeSpec<'_>) {
+    volume.child_or_new("name").set_text(spec.name);
+    let capacity = volume.child_or_new("capacity");
+    capacity.attributes.clear();
+    capacity.set_text(spec.capacity.to_string());
+    volume
+        .child_or_new("target")
+        .child_or_new("format")
+        .set_attribute("type", spec.format.name());
+    volume.remove_children("backingStore");
+    if let Some(backing) = &spec.backing {
+        volume.push(
+            Element::new("backingStore")
+                .with_child(Element::new("path").with_text(&backing.path))
+                .with_child(Element::new("format").with_attribute("type", backing.format.name())),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: &str = r#"<volume>
+    <name>{{.Name}}</name>
+    <allocation unit="G">0</allocation>
+    <capacity unit="{{.Unit}}">{{.Size}}</capacity>
+  </volume>"#;
+
+    #[test]
+    fn the_seeds_template_gives_the_volume_asked_for() {
+        let spec = VolumeSpec {
+            name: "d<1>",
+            capacity: 1 << 20,
+            format: VolumeFormat::Qcow2,
+            backing: None,
+        };
+        assert_eq!(
+            from_template(&spec, SEED).unwrap().to_string(),
+            "<volume><name>d&lt;1&gt;</name><allocation unit='G'>0</allocation><capacity>1048576</capacity>\
+             <target><format type='qcow2'/></target></volume>"
+        );
+    }
+
+    #[test]
+    fn an_overlay_names_its_backing_file_and_format() {
+        let backing = Some(Backing {
+            path: "/p/sc".to_owned(),
+            format: VolumeFormat::Raw,
+        });
+        let spec = VolumeSpec {
+            name: "v",
+            capacity: 5,
+            format: VolumeFormat::Qcow2,
+            backing,
+        };
+        let xml = plain(&spec).to_string();
+        assert!(
+            xml.ends_with("<backingStore><path>/p/sc</path><format type='raw'/></backingStore></volume>"),
+            "{xml}"
+        );
+    }
+}
