@@ -23,7 +23,6 @@ calls=0
 last_log=
 
 fail() {
-  # Progress may have been in the middle of a line's wait; errors start a line of their own.
   echo "$program: $*" >&2
   if [ -n "$last_log" ] && [ -s "$last_log" ]; then
     echo "$program: the CPI's log of its last call:" >&2
@@ -50,13 +49,13 @@ require() {
 # Everything named after this process, so that several may run at once.
 sandbox_open() {
   require
-  name=cpi-$program-$$
   trap sandbox_close EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT
   trap 'exit 143' TERM
   # Not in $TMPDIR or a home: QEMU's user must be able to get there.
-  directory=$(mktemp -d "/var/tmp/$name.XXXXXX")
+  directory=$(mktemp -d "/var/tmp/cpi-$program-$$-XXXXXX")
+  name=${directory##*/}
   chmod 755 "$directory"
   mkdir "$directory/pool" "$directory/console" "$directory/log"
   virsh -q pool-create-as "$name" dir --target "$directory/pool" >/dev/null
@@ -77,7 +76,7 @@ open_network() {
     cat >"$directory/network.xml" <<XML
 <network>
   <name>$name</name>
-  <bridge name='cpi${program:0:1}$$' stp='off'/>
+  <bridge name='cpi-${name##*-}' stp='off'/>
   <dns enable='no'/>
   <ip address='$candidate.1' netmask='255.255.255.0'/>
 </network>
@@ -90,18 +89,22 @@ XML
   return 1
 }
 
-# The default route leads everywhere, and counts for nothing.
+# Routes that lead everywhere, or to a half of everything, count for nothing.
 overlaps_a_route() {
-  { ip -4 route show table all root "$1"; ip -4 route show table all match "$1"; } |
-    grep -qvE '^([a-z]+ )?(default|0\.0\.0\.0/0)( |$)'
+  local routes
+  routes=$({ ip -4 route show table all root "$1"; ip -4 route show table all match "$1"; } |
+    grep -vE '^([a-z]+ )?(default|[0-9.]+/[01])( |$)' || true)
+  [ -n "$routes" ]
 }
 
 # Domains are told by our directory in their XML: a call that was cut off has
 # not told us the cid of its VM.
 sandbox_domains() {
-  local uuid
+  local uuid xml
   for uuid in $(virsh -q list --all --uuid); do
-    if virsh -q dumpxml "$uuid" 2>/dev/null | grep -qF -e "$directory/" -e "pool='$name'"; then echo "$uuid"; fi
+    # Somebody else's may just have gone.
+    xml=$(virsh -q dumpxml "$uuid" 2>/dev/null) || continue
+    [[ $xml != *"pool='$name'"* && $xml != *"$directory/"* ]] || echo "$uuid"
   done
 }
 
@@ -181,7 +184,9 @@ guest_position() {
 # that matches the extended regular expression.
 guest_wait() {
   local deadline=$((SECONDS + $4))
-  until guest_lines "$1" | tail -n "+$(($2 + 1))" | grep -m 1 -E "$3"; do
+  # awk reads all of it: the others in the pipe must not be cut off.
+  until guest_lines "$1" | awk -v seen="$2" -v pattern="$3" \
+    'NR > seen && !found && $0 ~ pattern { print; found = 1 } END { exit !found }'; do
     if [ $SECONDS -ge $deadline ]; then
       echo "$program: the console of VM $1 ends with:" >&2
       tail -n 15 "$directory/console/$1.log" 2>/dev/null | cut -c 1-200 | sed 's/^/  /' >&2
