@@ -77,6 +77,11 @@ impl Cid {
         names_disk(&self.0)
     }
 
+    /// Whether this can be a snapshot of ours.
+    pub fn names_snapshot(&self) -> bool {
+        self.names_disk() && self.0.starts_with("snap")
+    }
+
     /// What the guest finds the disk by, on every bus: at most 20 bytes, no dash. The cid itself, but for the
     /// seed's disks, whose cid is too long.
     pub fn disk_serial(&self) -> String {

@@ -53,6 +53,26 @@ impl CloudProperties {
             .transpose()
     }
 
+    /// One of these words.
+    pub fn choice(&mut self, name: &'static str, choices: &[&str]) -> Result<Option<String>> {
+        self.take(name)
+            .map(|value| match value {
+                Value::String(text) if choices.contains(&text.as_str()) => Ok(text),
+                _ => Err(self.wrong(name, &format!("one of {}", choices.join(", ")))),
+            })
+            .transpose()
+    }
+
+    /// A hash.
+    pub fn object(&mut self, name: &'static str) -> Result<Option<Map<String, Value>>> {
+        self.take(name)
+            .map(|value| match value {
+                Value::Object(values) => Ok(values),
+                _ => Err(self.wrong(name, "a hash")),
+            })
+            .transpose()
+    }
+
     /// To be called after the last property.
     ///
     /// # Errors

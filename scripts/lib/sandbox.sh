@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # what is set here is used by those who source it
 # Sourced by demo and bench: a pool, a network and a cpi.json of their own on
 # the system's libvirt, calls of the CPI into them, and what the guests say.
 # What sandbox_open makes goes when the script ends, however that happens.
@@ -18,7 +19,7 @@ subnet=   # the first three numbers of an IPv4 /24
 
 # Set by call.
 result=   # JSON
-millis=   # that the process took
+micros=   # that the process took
 calls=0
 last_log=
 
@@ -125,12 +126,13 @@ sandbox_close() {
       virsh -q pool-destroy "$name" >/dev/null || status=1
     fi
     rm -rf "$directory"
+    [ $status -lt 128 ] || echo "$program: stopped half-way; what it had made is gone" >&2
   fi
   exit "$status"
 }
 
 # call METHOD ARGUMENTS: one CPI call, as the Director makes it; ARGUMENTS is a
-# JSON array. Sets result and millis. A call that answers with an error, or with
+# JSON array. Sets result and micros. A call that answers with an error, or with
 # no proper response, is the end.
 call() {
   local request response started ended
@@ -143,7 +145,7 @@ call() {
   response=$(trap '' INT && exec "$cpi" --config "$directory/cpi.json" <<<"$request" 2>"$last_log") ||
     fail "$1: the CPI exited with status $?"
   ended=$(now)
-  millis=$(((ended - started + 500) / 1000))
+  micros=$((ended - started))
   jq -e '(.log | type) == "string" and has("result") and has("error")' <<<"$response" >/dev/null 2>&1 ||
     fail "$1: this is no CPI response: $response"
   jq -e '.error == null' <<<"$response" >/dev/null ||

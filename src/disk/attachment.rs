@@ -7,6 +7,9 @@ use crate::rpc::Result;
 use crate::xml::disk::target_name;
 use crate::xml::element::Element;
 
+/// More disks than any bus has places for.
+const MAX_POSITIONS: usize = 1000;
+
 /// A VM's disks, as its running self and its next start see them.
 pub struct Attachments {
     /// None when the VM does not run.
@@ -37,16 +40,29 @@ impl Attachments {
         disk_of(&self.persistent, volume)
     }
 
-    /// The first position on the bus that no disk has, neither now nor at the next start.
-    pub fn free_position(&self, bus: DiskBus) -> usize {
-        let taken: Vec<&str> = [self.live.as_ref(), Some(&self.persistent)]
+    /// The names (`vda`, ...) of the running VM's disks.
+    pub fn live_targets(&self) -> impl Iterator<Item = &str> {
+        self.live.iter().flat_map(disks).filter_map(target_of)
+    }
+
+    /// Where on the bus the volume is or can be: the position it has in one of the descriptions, if it is free in
+    /// the other, or else the first that is free in both.
+    pub fn position_of(&self, volume: &str, bus: DiskBus) -> usize {
+        let taken_by_others: Vec<&str> = [self.live.as_ref(), Some(&self.persistent)]
             .into_iter()
             .flatten()
             .flat_map(disks)
-            .filter_map(|disk| disk.child("target")?.attribute("dev"))
+            .filter(|disk| volume_name(disk) != Some(volume))
+            .filter_map(target_of)
             .collect();
-        (0..)
-            .find(|position| !taken.contains(&target_name(bus, *position).as_str()))
+        let is_free = |position: &usize| !taken_by_others.contains(&target_name(bus, *position).as_str());
+        let has = self
+            .live_disk(volume)
+            .or(self.persistent_disk(volume))
+            .and_then(target_of);
+        has.and_then(|has| (0..MAX_POSITIONS).find(|position| target_name(bus, *position) == has))
+            .filter(is_free)
+            .or_else(|| (0..).find(is_free))
             .unwrap_or_default()
     }
 }
@@ -82,6 +98,10 @@ fn disks(xml: &Element) -> impl Iterator<Item = &Element> {
     xml.child("devices")
         .into_iter()
         .flat_map(|devices| devices.children_named("disk"))
+}
+
+fn target_of(disk: &Element) -> Option<&str> {
+    disk.child("target")?.attribute("dev")
 }
 
 fn disk_of<'a>(xml: &'a Element, volume: &str) -> Option<&'a Element> {
@@ -146,7 +166,7 @@ mod tests {
             live: Some(xml(&["vda", "vdb"])),
             persistent: xml(&["vda", "vdc"]),
         };
-        assert_eq!(attachments.free_position(DiskBus::Virtio), 3);
-        assert_eq!(attachments.free_position(DiskBus::Scsi), 0);
+        assert_eq!(attachments.position_of("v", DiskBus::Virtio), 3);
+        assert_eq!(attachments.position_of("v", DiskBus::Scsi), 0);
     }
 }

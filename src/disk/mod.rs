@@ -1,10 +1,14 @@
 //! Persistent disks: where they are, who uses them, and what is remembered about them.
 
 mod attachment;
+mod properties;
 mod record;
+mod volume;
 
 pub use attachment::{Attachments, attached_disk_cids, users};
+pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
+pub use volume::{create_volume, delete, require_growth, resize};
 
 use crate::cid::Cid;
 use crate::config::{Config, DiskBus};

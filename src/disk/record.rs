@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::RunTimeOptions;
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool};
 use crate::rpc::Result;
@@ -19,6 +20,9 @@ pub struct Record {
     /// From `set_disk_metadata`: deployment, instance and so on.
     #[serde(default)]
     pub metadata: Map<String, Value>,
+    /// From the disk's cloud properties: used by every attachment.
+    #[serde(default)]
+    pub options: RunTimeOptions,
 }
 
 fn volume_name(disk_cid: &Cid) -> String {
@@ -42,7 +46,7 @@ impl Record {
         }))
     }
 
-    /// Puts the record in place of the one before.
+    /// Puts the record in place of the one before; one that says nothing is not kept.
     pub fn write(&self, libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<()> {
         let name = volume_name(disk_cid);
         let too_large = || {
@@ -55,6 +59,9 @@ impl Record {
             .filter(|b| b.len() <= MAX_BYTES)
             .ok_or_else(too_large)?;
         Self::delete(pool, disk_cid)?;
+        if *self == Self::default() {
+            return Ok(());
+        }
         let spec = VolumeSpec {
             name: &name,
             capacity: bytes.len() as u64,

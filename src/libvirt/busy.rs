@@ -6,19 +6,31 @@ use std::time::{Duration, Instant};
 
 use virt::error::Error as LibvirtError;
 
-use super::errors::means_busy;
+use super::errors::{means_busy, means_other_job};
+
+/// Makes the libvirt call, again while another copy job of the same VM runs, for 60 s at most.
+pub(super) fn when_no_other_job<T>(call: impl FnMut() -> Result<T, LibvirtError>) -> Result<T, LibvirtError> {
+    repeat_while(call, means_other_job)
+}
 
 /// How long a call waits for other jobs on the same pool.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Makes the libvirt call, again while libvirt says that another job is at work, for 60 s at most.
-pub(super) fn when_free<T>(mut call: impl FnMut() -> Result<T, LibvirtError>) -> Result<T, LibvirtError> {
+/// Makes the libvirt call, again while libvirt says that another job is at work on the pool, for 60 s at most.
+pub(super) fn when_free<T>(call: impl FnMut() -> Result<T, LibvirtError>) -> Result<T, LibvirtError> {
+    repeat_while(call, |e| means_busy(e.message()))
+}
+
+fn repeat_while<T>(
+    mut call: impl FnMut() -> Result<T, LibvirtError>,
+    busy: impl Fn(&LibvirtError) -> bool,
+) -> Result<T, LibvirtError> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(10);
     loop {
         match call() {
-            Err(error) if means_busy(error.message()) && started.elapsed() < PATIENCE => {
-                log::debug!("waiting for another storage job: {}", error.message());
+            Err(error) if busy(&error) && started.elapsed() < PATIENCE => {
+                log::debug!("waiting for another job: {}", error.message());
                 sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(500));
             }

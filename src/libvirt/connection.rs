@@ -7,8 +7,8 @@ use virt::error::ErrorNumber;
 use virt::storage_pool::StoragePool;
 
 use super::errors::is;
-use super::uri;
 use super::{Domain, Network, Pool, Volume};
+use super::{event_loop, uri};
 use crate::config::{self, DomainType};
 use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::element::Element;
@@ -29,6 +29,7 @@ impl Connection {
     pub fn open(config: &config::Libvirt) -> Result<Self> {
         // Expected errors are part of the work here; libvirt would print each one to stderr.
         virt::error::clear_error_callback();
+        event_loop::start();
         let certificates = uri::write_certificates(config)?;
         let full_uri = uri::of(config, certificates.as_ref().map(TempDir::path));
         let shown = uri::without_parameters(&full_uri).to_owned();

@@ -1,11 +1,17 @@
 //! Domains: the VMs.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use virt::domain::Domain as VirtDomain;
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::sys;
 
+use super::Connection;
+use super::busy::when_no_other_job;
 use super::connection::parse;
 use super::errors::is;
+use super::ffi::{self, RemovedDevices};
 use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::element::Element;
 
@@ -144,6 +150,51 @@ impl Domain {
             .map_err(|e| self.failed("detaching a device from", e))
     }
 
+    /// Reports devices that leave the running VM from now on. None when events do not work here.
+    pub fn watch_removed_devices(&self, connection: &Connection) -> Option<RemovedDevices> {
+        ffi::watch_removed_devices(&connection.connect, &self.domain)
+            .inspect_err(|e| log::debug!("no events of VM {}: {}", self.name, e.message()))
+            .ok()
+    }
+
+    /// Grows a disk (by its target name, such as `vdd`) under the running guest, which is told.
+    pub fn resize_disk(&self, target: &str, bytes: u64) -> Result<()> {
+        self.domain
+            .block_resize(target, bytes, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+            .map_err(|e| self.failed("resizing a disk of", e))
+    }
+
+    /// Copies disks of the running VM as they are at one moment, without stopping it, to volumes that exist.
+    /// Returns when the copy is complete; on failure the job is ended.
+    pub fn back_up(&self, backup: &Element) -> Result<()> {
+        let failed = |e| self.failed("copying a disk of", e);
+        let text = backup.to_string();
+        when_no_other_job(|| {
+            ffi::backup_begin(&self.domain, &text, sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL)
+        })
+        .map_err(failed)?;
+        self.wait_for_backup().inspect_err(|_| {
+            if let Err(e) = ffi::abort_job(&self.domain) {
+                log::debug!("aborting a job of VM {}: {}", self.name, e.message());
+            }
+        })
+    }
+
+    fn wait_for_backup(&self) -> Result<()> {
+        let failed = |e| self.failed("copying a disk of", e);
+        let mut pause = Duration::from_millis(10);
+        while ffi::job(&self.domain, 0).map_err(failed)?.0 != sys::VIR_DOMAIN_JOB_NONE {
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(250));
+        }
+        let (ended, message) = ffi::job(&self.domain, sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(failed)?;
+        if ended == sys::VIR_DOMAIN_JOB_COMPLETED {
+            return Ok(());
+        }
+        let reason = message.unwrap_or_else(|| format!("the job ended with state {ended}"));
+        Err(Error::cloud(format!("copying a disk of VM {}: {reason}", self.name)).retryable())
+    }
+
     /// Replaces the VM's metadata element of this namespace, in both descriptions; None removes it.
     pub fn set_metadata(&self, prefix: &str, namespace: &str, metadata: Option<&Element>) -> Result<()> {
         let text = metadata.map(ToString::to_string);
@@ -153,16 +204,6 @@ impl Domain {
             Some(prefix),
             Some(namespace),
         )
-    }
-
-    /// The VM's metadata element of this namespace.
-    pub fn metadata(&self, namespace: &str) -> Result<Option<Element>> {
-        let kind = sys::VIR_DOMAIN_METADATA_ELEMENT.cast_signed();
-        match self.domain.metadata(kind, Some(namespace), 0) {
-            Ok(text) => parse(&format!("VM {}'s metadata", self.name), &text).map(Some),
-            Err(e) if is(&e, ErrorNumber::NoDomainMetadata) => Ok(None),
-            Err(e) => Err(self.failed("reading metadata of", e)),
-        }
     }
 
     /// The name that people see; None removes it. Libvirt takes no line breaks in it.

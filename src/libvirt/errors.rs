@@ -66,6 +66,11 @@ pub(super) fn means_busy(message: &str) -> bool {
         || message.contains("is still being allocated")
 }
 
+/// The VM already has a job of the kind that can only run once.
+pub(super) fn means_other_job(error: &LibvirtError) -> bool {
+    is(error, ErrorNumber::OperationInvalid) && error.message().contains("job")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -117,6 +117,11 @@ impl Volume {
         Ok(content)
     }
 
+    /// Overwrites the content, so that the next owner of the blocks cannot read it.
+    pub fn wipe(&self) -> Result<()> {
+        when_free(|| self.volume.wipe(0)).map_err(|e| self.failed("wiping", e))
+    }
+
     /// Grows the volume to this many bytes.
     pub fn resize(&self, bytes: u64) -> Result<()> {
         when_free(|| self.volume.resize(bytes, 0)).map_err(|e| self.failed("resizing", e))

@@ -6,11 +6,12 @@ use serde_json::Value;
 use super::Cpi;
 use crate::cid::Cid;
 use crate::disk::{self, Attachments, Record};
-use crate::libvirt::{Changes, Connection, Domain};
+use crate::libvirt::{Changes, Connection, Domain, Volume};
 use crate::rpc::{Arguments, Error, Result};
 use crate::undo::Undo;
 use crate::vm;
 use crate::xml::disk::{Device, DiskSpec, render};
+use crate::xml::element::Element;
 use crate::xml::metadata::{PREFIX, disk_namespace, to_element};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
@@ -21,72 +22,78 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let libvirt = cpi.libvirt()?;
     let domain = vm::get(libvirt, &vm_cid)?;
     let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
-    let doing = || format!("attaching disk {disk_cid} to VM {vm_cid}");
-    let others: Vec<String> = disk::users(libvirt, &volume.name)?
-        .into_iter()
-        .filter(|user| user != vm_cid.as_str())
-        .collect();
+    attach(libvirt, cpi, &domain, &disk_cid, &volume)
+        .map_err(|e| e.during(format!("attaching disk {disk_cid} to VM {vm_cid}")))?;
+    let hint = disk::hint(&disk_cid, cpi.config.settings.disk_bus);
+    Ok(if cpi.api_version == 1 { Value::Null } else { hint })
+}
+
+fn attach(libvirt: &Connection, cpi: &Cpi, domain: &Domain, disk_cid: &Cid, volume: &Volume) -> Result<()> {
+    let mut others = disk::users(libvirt, &volume.name)?;
+    others.retain(|user| *user != domain.name);
     if !others.is_empty() {
         return Err(Error::cloud(format!(
             "it is attached to {}; detach it there first",
             others.join(", ")
-        ))
-        .during(doing()));
+        )));
     }
-
-    let bus = cpi.config.settings.disk_bus;
-    let attachments = Attachments::of(&domain)?;
-    let spec = DiskSpec {
-        pool: &volume.pool,
-        volume: &volume.name,
-        path: &volume.path()?,
-        format: volume.state()?.format.ok_or_else(|| {
-            Error::cloud("its volume is neither raw nor qcow2, so no disk of ours").during(doing())
-        })?,
-        bus,
-        position: attachments.free_position(bus),
-        serial: &disk_cid.disk_serial(),
-        device: Device::Disk,
-    };
-    let device = render(&spec, &cpi.config.settings.disk_device)?;
-
+    let attachments = Attachments::of(domain)?;
+    let lacks_persistent = attachments.persistent_disk(&volume.name).is_none();
+    let lacks_live = attachments.live.is_some() && attachments.live_disk(&volume.name).is_none();
+    if !lacks_persistent && !lacks_live {
+        return Ok(());
+    }
+    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    let record = Record::read(libvirt, &records, disk_cid)?;
+    let device = device(libvirt, cpi, disk_cid, volume, &record, &attachments)?;
     let mut undo = Undo::new();
-    if attachments.persistent_disk(&volume.name).is_none() {
-        domain
-            .attach_device(&device, Changes::Persistent)
-            .map_err(|e| e.during(doing()))?;
-        undo.push("the VM's definition", || {
-            domain.detach_device(&device, Changes::Persistent)
-        });
+    if lacks_persistent {
+        domain.attach_device(&device, Changes::Persistent)?;
+        undo.push(
+            format!("disk {disk_cid} in the definition of VM {}", domain.name),
+            || domain.detach_device(&device, Changes::Persistent),
+        );
     }
-    if attachments.live.is_some() && attachments.live_disk(&volume.name).is_none() {
-        domain
-            .attach_device(&device, Changes::Live)
-            .map_err(|e| e.during(doing()))?;
+    if lacks_live {
+        domain.attach_device(&device, Changes::Live)?;
     }
     undo.disarm();
-    show_metadata(libvirt, cpi, &domain, &disk_cid);
+    show_metadata(domain, disk_cid, &record);
+    Ok(())
+}
 
-    Ok(if cpi.api_version == 1 {
-        Value::Null
-    } else {
-        disk::hint(&disk_cid, bus)
-    })
+fn device(
+    libvirt: &Connection,
+    cpi: &Cpi,
+    disk_cid: &Cid,
+    volume: &Volume,
+    record: &Record,
+    attachments: &Attachments,
+) -> Result<Element> {
+    let settings = &cpi.config.settings;
+    let format = volume.state()?.format;
+    let spec = DiskSpec {
+        source: libvirt.pool(&volume.pool)?.disk_source(&volume.name)?,
+        path: &volume.path()?,
+        format: format
+            .ok_or_else(|| Error::cloud("its volume is neither raw nor qcow2, so no disk of ours"))?,
+        bus: settings.disk_bus,
+        // A VM that has the disk in one of its descriptions gets it under the same name in the other.
+        position: attachments.position_of(&volume.name, settings.disk_bus),
+        serial: &disk_cid.disk_serial(),
+        device: Device::Disk,
+        options: record.options.clone(),
+    };
+    render(&spec, &settings.disk_device)
 }
 
 /// What is known of the disk is shown with the VM. The disk is attached by now, so failing to show it is no failure.
-fn show_metadata(libvirt: &Connection, cpi: &Cpi, domain: &Domain, disk_cid: &Cid) {
-    let shown = libvirt
-        .pool(cpi.config.settings.stemcell_pool())
-        .and_then(|pool| Record::read(libvirt, &pool, disk_cid))
-        .and_then(|record| {
-            if record.metadata.is_empty() {
-                return Ok(());
-            }
-            let element = to_element("disk", &record.metadata);
-            domain.set_metadata(PREFIX, &disk_namespace(disk_cid.as_str()), Some(&element))
-        });
-    if let Err(error) = shown {
+fn show_metadata(domain: &Domain, disk_cid: &Cid, record: &Record) {
+    if record.metadata.is_empty() {
+        return;
+    }
+    let element = to_element("disk", &record.metadata);
+    if let Err(error) = domain.set_metadata(PREFIX, &disk_namespace(disk_cid.as_str()), Some(&element)) {
         log::warn!(
             "showing the metadata of disk {disk_cid} with VM {}: {error}",
             domain.name

@@ -13,21 +13,16 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     arguments.end()?;
     let mut requirements = CloudProperties::new("argument 1 (desired_instance_size)", requirements);
     let missing = |name: &str| Error::cloud(format!("argument 1 (desired_instance_size): {name} is missing"));
-    let properties = VmProperties {
-        memory: requirements.integer("ram", 1)?.ok_or_else(|| missing("ram"))?,
-        cpu: requirements.integer("cpu", 1)?.ok_or_else(|| missing("cpu"))?,
-        ephemeral_disk: requirements
-            .integer("ephemeral_disk_size", 0)?
-            .ok_or_else(|| missing("ephemeral_disk_size"))?,
-    };
+    let memory = requirements.integer("ram", 1)?.ok_or_else(|| missing("ram"))?;
+    let cpu = requirements.integer("cpu", 1)?.ok_or_else(|| missing("cpu"))?;
+    let ephemeral_disk = requirements
+        .integer("ephemeral_disk_size", 0)?
+        .ok_or_else(|| missing("ephemeral_disk_size"))?;
     requirements.end()?;
 
     let libvirt = cpi.libvirt()?;
     let (host_cpus, host_memory) = libvirt.host_size()?;
-    for (what, asked, there) in [
-        ("CPUs", properties.cpu, host_cpus),
-        ("MiB of memory", properties.memory, host_memory),
-    ] {
+    for (what, asked, there) in [("CPUs", cpu, host_cpus), ("MiB of memory", memory, host_memory)] {
         if asked > there {
             return Err(Error::cloud(format!(
                 "{asked} {what} asked for, but {} has {there}",
@@ -35,5 +30,5 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
             )));
         }
     }
-    Ok(properties.to_json())
+    Ok(VmProperties::of_size(cpu, memory, ephemeral_disk))
 }

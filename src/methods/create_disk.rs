@@ -5,30 +5,33 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::cid::Cid;
-use crate::cloud_properties::CloudProperties;
+use crate::disk::{self, DiskProperties, Record, RunTimeOptions};
 use crate::rpc::{Arguments, Result};
-use crate::xml::volume::{VolumeFormat, VolumeSpec, from_template};
+use crate::undo::Undo;
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let size = arguments.size_mib("size")?;
-    let properties = CloudProperties::new(
-        "argument 2 (cloud_properties)",
-        arguments.optional_object("cloud_properties")?,
-    );
+    let cloud_properties = arguments.optional_object("cloud_properties")?;
     arguments.optional_cid("vm_cid")?;
     arguments.end()?;
-    properties.end()?;
+    let properties = DiskProperties::parse("argument 2 (cloud_properties)", cloud_properties)?;
 
+    let libvirt = cpi.libvirt()?;
     let disk_cid = Cid::new_disk();
-    let spec = VolumeSpec {
-        name: disk_cid.as_str(),
-        capacity: size * 1024 * 1024,
-        format: VolumeFormat::Raw,
-        backing: None,
-    };
-    let xml = from_template(&spec, &cpi.config.settings.storage_volume)?;
-    cpi.libvirt()?
-        .pool(&cpi.config.settings.storage_pool_name)?
-        .create_volume(&xml, spec.name)?;
+    let volume = disk::create_volume(libvirt, &cpi.config, &disk_cid, size, &properties)?;
+    if properties.run_time != RunTimeOptions::default() {
+        let mut undo = Undo::new();
+        undo.push(format!("disk {disk_cid}"), || volume.delete());
+        let record = Record {
+            options: properties.run_time,
+            ..Record::default()
+        };
+        record.write(
+            libvirt,
+            &libvirt.pool(cpi.config.settings.stemcell_pool())?,
+            &disk_cid,
+        )?;
+        undo.disarm();
+    }
     Ok(disk_cid.as_str().into())
 }

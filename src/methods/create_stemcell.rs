@@ -24,6 +24,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 
     let libvirt = cpi.libvirt()?;
     let pool = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    pool.require_files()?;
     let stemcell_cid = Cid::new_stemcell();
     let name = stemcell_cid.as_str();
     let _turn = throttle::wait(&cpi.config.throttle)?;

@@ -9,7 +9,8 @@ use super::Cpi;
 use crate::agent::{Blobstore, Disks, Settings, cdrom, config_drive};
 use crate::cid::Cid;
 use crate::config::{BootDiskClone, DiskBus, DomainType, StemcellType};
-use crate::libvirt::{Connection, Pool, Volume};
+use crate::disk::RunTimeOptions;
+use crate::libvirt::{Connection, Pool, PoolKind, Volume};
 use crate::logging;
 use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::throttle;
@@ -81,8 +82,10 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let drive_image = settings_drive_image(vm, cpi)?;
     let libvirt = cpi.libvirt()?;
-    let pool = libvirt.pool(cpi.config.settings.stemcell_pool())?;
-    let stemcell = find_stemcell(libvirt, &pool, &vm.stemcell_cid)?;
+    let files = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    files.require_files()?;
+    let pool = libvirt.pool(vm.properties.storage_pool.as_ref().unwrap_or(&files.name))?;
+    let stemcell = find_stemcell(libvirt, &files, &vm.stemcell_cid)?;
     require_networks(libvirt, &vm.nics)?;
 
     let _turn = throttle::wait(&cpi.config.throttle)?;
@@ -92,7 +95,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
         vm::delete_volumes(libvirt, &vm.cid).map(drop)
     });
 
-    let mut disks = vec![(clone_stemcell(cpi, &pool, &stemcell, &names.boot)?, BOOT)];
+    let mut disks = vec![(clone_stemcell(vm, cpi, &pool, &stemcell, &names.boot)?, BOOT)];
     if vm.properties.ephemeral_disk > 0 {
         let spec = VolumeSpec {
             name: &names.ephemeral,
@@ -105,7 +108,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     }
     disks.push((
         (
-            upload_settings_drive(libvirt, &pool, &names.config, &drive_image)?,
+            upload_settings_drive(libvirt, &files, &names.config, &drive_image)?,
             VolumeFormat::Raw,
         ),
         CONFIG,
@@ -154,7 +157,13 @@ fn require_networks(libvirt: &Connection, nics: &[Nic]) -> Result<()> {
 }
 
 /// An overlay takes milliseconds and no space; pools that hold no files get a full copy.
-fn clone_stemcell(cpi: &Cpi, pool: &Pool, stemcell: &Volume, name: &str) -> Result<(Volume, VolumeFormat)> {
+fn clone_stemcell(
+    vm: &NewVm,
+    cpi: &Cpi,
+    pool: &Pool,
+    stemcell: &Volume,
+    name: &str,
+) -> Result<(Volume, VolumeFormat)> {
     let _step = logging::step(format!("creating boot disk {name}"));
     let state = stemcell.state()?;
     let format = state.format.ok_or_else(|| {
@@ -163,35 +172,47 @@ fn clone_stemcell(cpi: &Cpi, pool: &Pool, stemcell: &Volume, name: &str) -> Resu
             stemcell.name, stemcell.pool
         ))
     })?;
+    let capacity = vm
+        .properties
+        .boot_disk
+        .map_or(state.capacity, |size| size.saturating_mul(MIB));
+    if capacity < state.capacity {
+        return Err(Error::cloud(format!(
+            "boot_disk is smaller than the stemcell, which has {} MiB",
+            state.capacity.div_ceil(MIB)
+        )));
+    }
+    let holds_files = pool.kind()? == PoolKind::Files;
     let overlay = match cpi.config.settings.boot_disk_clone {
         BootDiskClone::Overlay => true,
         BootDiskClone::Full => false,
-        BootDiskClone::Auto => pool.holds_files()?,
+        BootDiskClone::Auto => holds_files,
     };
-    let backing = Some(Backing {
-        path: stemcell.path()?,
-        format,
-    });
-    let spec = |format, backing| VolumeSpec {
+    if overlay {
+        let backing = Some(Backing {
+            path: stemcell.path()?,
+            format,
+        });
+        let spec = VolumeSpec {
+            name,
+            capacity,
+            format: VolumeFormat::Qcow2,
+            backing,
+        };
+        return Ok((pool.create_volume(&volume::plain(&spec), name)?, spec.format));
+    }
+    let format = if holds_files { format } else { VolumeFormat::Raw };
+    let spec = VolumeSpec {
         name,
         capacity: state.capacity,
         format,
-        backing,
+        backing: None,
     };
-    if overlay {
-        let spec = spec(VolumeFormat::Qcow2, backing);
-        Ok((pool.create_volume(&volume::plain(&spec), name)?, spec.format))
-    } else {
-        let format = if pool.holds_files()? {
-            format
-        } else {
-            VolumeFormat::Raw
-        };
-        Ok((
-            pool.clone_volume(&volume::plain(&spec(format, None)), name, stemcell)?,
-            format,
-        ))
+    let copy = pool.clone_volume(&volume::plain(&spec), name, stemcell)?;
+    if capacity > state.capacity {
+        copy.resize(capacity)?;
     }
+    Ok((copy, format))
 }
 
 fn upload_settings_drive(libvirt: &Connection, pool: &Pool, name: &str, image: &[u8]) -> Result<Volume> {
@@ -278,8 +299,7 @@ fn domain_xml(
     let mut disk_elements = Vec::new();
     for (position, ((volume, format), serial)) in disks.iter().enumerate() {
         let spec = DiskSpec {
-            pool: &volume.pool,
-            volume: &volume.name,
+            source: libvirt.pool(&volume.pool)?.disk_source(&volume.name)?,
             path: &volume.path()?,
             format: *format,
             bus: settings.disk_bus,
@@ -290,6 +310,7 @@ fn domain_xml(
             } else {
                 Device::Disk
             },
+            options: RunTimeOptions::default(),
         };
         disk_elements.push(disk::render(&spec, &settings.disk_device)?);
     }

@@ -1,7 +1,6 @@
 //! `detach_disk(vm_cid, disk_cid)`: returns only when the disk is really gone from the VM: libvirt reports success
 //! for having asked the guest, and a guest may take its time or not listen at all.
 
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -9,7 +8,8 @@ use serde_json::Value;
 use super::Cpi;
 use crate::cid::Cid;
 use crate::disk::Attachments;
-use crate::libvirt::{Changes, Domain};
+use crate::libvirt::{Changes, Connection, Domain};
+use crate::logging;
 use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::vm;
 use crate::xml::metadata::{PREFIX, disk_namespace};
@@ -17,41 +17,57 @@ use crate::xml::metadata::{PREFIX, disk_namespace};
 /// How long one request to the guest is given before it is made again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
+/// How long an event is waited for before the VM is looked at, in case the event got lost.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let vm_cid = arguments.cid("vm_cid")?;
     let disk_cid = arguments.cid("disk_cid")?;
     arguments.end()?;
 
-    let domain = vm::get(cpi.libvirt()?, &vm_cid)?;
-    let attachments = Attachments::of(&domain)?;
-    let doing = || format!("detaching disk {disk_cid} from VM {vm_cid}");
+    let libvirt = cpi.libvirt()?;
+    let domain = vm::get(libvirt, &vm_cid)?;
+    let timeout = Duration::from_secs(cpi.config.settings.detach_timeout);
+    detach(libvirt, &domain, &disk_cid, timeout)
+        .map_err(|e| e.during(format!("detaching disk {disk_cid} from VM {vm_cid}")))?;
+    Ok(Value::Null)
+}
+
+fn detach(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeout: Duration) -> Result<()> {
     let name = disk_cid.as_str();
-    if !disk_cid.names_disk()
-        || (attachments.live_disk(name).is_none() && attachments.persistent_disk(name).is_none())
-    {
-        return Err(Error::new(ErrorType::DiskNotAttached, "it is not attached").during(doing()));
+    let attachments = Attachments::of(domain)?;
+    let (live, persistent) = (attachments.live_disk(name), attachments.persistent_disk(name));
+    if !disk_cid.names_disk() || (live.is_none() && persistent.is_none()) {
+        return Err(Error::new(ErrorType::DiskNotAttached, "it is not attached"));
     }
-    if attachments.live_disk(name).is_some() {
-        let timeout = Duration::from_secs(cpi.config.settings.detach_timeout);
-        detach_live(&domain, &disk_cid, timeout).map_err(|e| e.during(doing()))?;
+    // The next start's description goes last: until the guest has let go, both say that the disk is attached.
+    if live.is_some() {
+        detach_live(libvirt, domain, disk_cid, timeout)?;
     }
-    if let Some(device) = attachments.persistent_disk(name) {
-        domain
-            .detach_device(device, Changes::Persistent)
-            .map_err(|e| e.during(doing()))?;
+    if let Some(device) = persistent {
+        domain.detach_device(device, Changes::Persistent)?;
     }
     if let Err(error) = domain.set_metadata(PREFIX, &disk_namespace(name), None) {
         log::debug!("no longer showing the metadata of disk {disk_cid}: {error}");
     }
-    Ok(Value::Null)
+    Ok(())
 }
 
-fn detach_live(domain: &Domain, disk_cid: &Cid, timeout: Duration) -> Result<()> {
+/// Asks the guest to let go of the disk, again and again, until it has or the time is up.
+fn detach_live(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeout: Duration) -> Result<()> {
+    let _step = logging::step(format!("waiting for the guest to let go of disk {disk_cid}"));
+    let removed = domain.watch_removed_devices(libvirt);
     let deadline = Instant::now() + timeout;
     loop {
-        let Some(device) = Attachments::of(domain)?.live_disk(disk_cid.as_str()).cloned() else {
+        let Some(device) = live_device(domain, disk_cid)? else {
             return Ok(());
         };
+        let alias = device
+            .child("alias")
+            .and_then(|alias| alias.attribute("name"))
+            .unwrap_or_default()
+            .to_owned();
+        let ask_again = Instant::now() + ASK_AGAIN_AFTER;
         if let Err(error) = domain.detach_device(&device, Changes::Live) {
             // Also what libvirt says while an earlier request is still with the guest.
             log::debug!("asking the guest to let go of disk {disk_cid}: {error}");
@@ -59,12 +75,25 @@ fn detach_live(domain: &Domain, disk_cid: &Cid, timeout: Duration) -> Result<()>
                 return Err(error.retryable());
             }
         }
-        let ask_again = Instant::now() + ASK_AGAIN_AFTER;
         while Instant::now() < ask_again.min(deadline) {
-            if Attachments::of(domain)?.live_disk(disk_cid.as_str()).is_none() {
+            let patience = LOOK_AGAIN_AFTER.min(deadline.saturating_duration_since(Instant::now()));
+            let gone = match &removed {
+                Some(removed) => removed
+                    .aliases
+                    .recv_timeout(patience)
+                    .is_ok_and(|gone| gone == alias),
+                None => {
+                    std::thread::sleep(patience.min(Duration::from_millis(50)));
+                    false
+                }
+            };
+            log::debug!(
+                "disk {disk_cid}: event {}",
+                if gone { "received" } else { "not yet" }
+            );
+            if live_device(domain, disk_cid)?.is_none() {
                 return Ok(());
             }
-            sleep(Duration::from_millis(25));
         }
         if Instant::now() >= deadline {
             return Err(Error::cloud(format!(
@@ -75,4 +104,8 @@ fn detach_live(domain: &Domain, disk_cid: &Cid, timeout: Duration) -> Result<()>
             .retryable());
         }
     }
+}
+
+fn live_device(domain: &Domain, disk_cid: &Cid) -> Result<Option<crate::xml::element::Element>> {
+    Ok(Attachments::of(domain)?.live_disk(disk_cid.as_str()).cloned())
 }

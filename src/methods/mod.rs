@@ -6,6 +6,7 @@ mod create_disk;
 mod create_stemcell;
 mod create_vm;
 mod delete_disk;
+mod delete_snapshot;
 mod delete_stemcell;
 mod delete_vm;
 mod detach_disk;
@@ -14,8 +15,11 @@ mod has_disk;
 mod has_vm;
 mod info;
 mod reboot_vm;
+mod resize_disk;
 mod set_disk_metadata;
 mod set_vm_metadata;
+mod snapshot_disk;
+mod update_disk;
 
 use std::cell::OnceCell;
 
@@ -70,6 +74,7 @@ pub fn dispatch(method: &str, arguments: Arguments, cpi: &Cpi) -> Result<Value> 
         "create_stemcell" => create_stemcell::call(arguments, cpi),
         "create_vm" => create_vm::call(arguments, cpi),
         "delete_disk" => delete_disk::call(arguments, cpi),
+        "delete_snapshot" => delete_snapshot::call(arguments, cpi),
         "delete_stemcell" => delete_stemcell::call(arguments, cpi),
         "delete_vm" => delete_vm::call(arguments, cpi),
         "detach_disk" => detach_disk::call(arguments, cpi),
@@ -78,8 +83,11 @@ pub fn dispatch(method: &str, arguments: Arguments, cpi: &Cpi) -> Result<Value> 
         "has_vm" => has_vm::call(arguments, cpi),
         "info" => info::call(arguments, cpi),
         "reboot_vm" => reboot_vm::call(arguments, cpi),
+        "resize_disk" => resize_disk::call(arguments, cpi),
         "set_disk_metadata" => set_disk_metadata::call(arguments, cpi),
         "set_vm_metadata" => set_vm_metadata::call(arguments, cpi),
+        "snapshot_disk" => snapshot_disk::call(arguments, cpi),
+        "update_disk" => update_disk::call(arguments, cpi),
         // Deprecated since API version 2; the contract wants this answer, not NotImplemented.
         "configure_networks" | "current_vm_id" => Err(Error::not_supported(format!(
             "{method} is deprecated and not supported by this CPI"

@@ -17,7 +17,10 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
     let pool = libvirt.pool(cpi.config.settings.stemcell_pool())?;
     let record = Record::read(libvirt, &pool, &disk_cid)?;
-    let changed = Record { metadata };
+    let changed = Record {
+        metadata,
+        ..record.clone()
+    };
     if changed != record {
         changed.write(libvirt, &pool, &disk_cid)?;
     }

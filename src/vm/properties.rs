@@ -14,6 +14,10 @@ pub struct VmProperties {
     pub memory: u64,
     /// MiB; 0 means no ephemeral disk.
     pub ephemeral_disk: u64,
+    /// MiB; None: the stemcell's own size.
+    pub boot_disk: Option<u64>,
+    /// For the boot and ephemeral disk; None: the stemcells' pool.
+    pub storage_pool: Option<String>,
 }
 
 impl VmProperties {
@@ -25,12 +29,15 @@ impl VmProperties {
             cpu: properties.integer("cpu", 1)?.unwrap_or(1),
             memory: properties.integer("memory", 1)?.unwrap_or(1024),
             ephemeral_disk: properties.integer("ephemeral_disk", 0)?.unwrap_or(0),
+            boot_disk: properties.integer("boot_disk", 1)?,
+            storage_pool: properties.string("storage_pool")?,
         };
         properties.end()?;
         Ok(parsed)
     }
 
-    pub fn to_json(&self) -> Value {
-        json!({"cpu": self.cpu, "memory": self.memory, "ephemeral_disk": self.ephemeral_disk})
+    /// The cloud properties that ask for a VM of this size.
+    pub fn of_size(cpu: u64, memory: u64, ephemeral_disk: u64) -> Value {
+        json!({"cpu": cpu, "memory": memory, "ephemeral_disk": ephemeral_disk})
     }
 }

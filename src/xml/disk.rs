@@ -4,6 +4,7 @@ use super::element::Element;
 use super::template;
 use super::volume::VolumeFormat;
 use crate::config::DiskBus;
+use crate::disk::RunTimeOptions;
 use crate::rpc::Result;
 
 /// What a volume looks like to the guest.
@@ -23,11 +24,19 @@ impl Device {
     }
 }
 
+/// Where a disk's bytes are, as a domain names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskSource {
+    /// Libvirt finds the file or device by itself.
+    Volume { pool: String, volume: String },
+    /// For pools that libvirt cannot translate: the `<source>` of a `type='network'` disk, whole.
+    Network(Element),
+}
+
 /// One disk of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskSpec<'a> {
-    pub pool: &'a str,
-    pub volume: &'a str,
+    pub source: DiskSource,
     /// Path on the host, for the template only.
     pub path: &'a str,
     /// What is really in the volume, whatever a template says.
@@ -38,6 +47,8 @@ pub struct DiskSpec<'a> {
     /// What the guest finds the disk by; 20 bytes at most.
     pub serial: &'a str,
     pub device: Device,
+    /// The disk's own options; they win over a template's.
+    pub options: RunTimeOptions,
 }
 
 impl DiskSpec<'_> {
@@ -75,11 +86,32 @@ pub fn render(spec: &DiskSpec<'_>, template: &str) -> Result<Element> {
         template::render("settings.disk_device", template, &values)?
     };
     enforce(&mut disk, spec, &target);
+    set_options(&mut disk, &spec.options);
     Ok(disk)
 }
 
+fn set_options(disk: &mut Element, options: &RunTimeOptions) {
+    let driver = disk.child_or_new("driver");
+    for (name, value) in [
+        ("cache", &options.cache),
+        ("io", &options.io),
+        ("discard", &options.discard),
+    ] {
+        if let Some(value) = value {
+            driver.set_attribute(name, value);
+        }
+    }
+    if !options.iotune.is_empty() {
+        disk.remove_children("iotune");
+        let mut iotune = Element::new("iotune");
+        for (name, limit) in &options.iotune {
+            iotune.push(Element::new(name).with_text(limit.to_string()));
+        }
+        disk.push(iotune);
+    }
+}
+
 fn enforce(disk: &mut Element, spec: &DiskSpec<'_>, target: &str) {
-    disk.set_attribute("type", "volume");
     disk.set_attribute("device", spec.device.name());
     let driver = disk.child_or_new("driver");
     driver.set_attribute("name", "qemu");
@@ -87,11 +119,20 @@ fn enforce(disk: &mut Element, spec: &DiskSpec<'_>, target: &str) {
     // Replacing the source drops a template's file, dev or name, and a leftover backing chain with it.
     disk.remove_children("source");
     disk.remove_children("backingStore");
-    disk.push(
-        Element::new("source")
-            .with_attribute("pool", spec.pool)
-            .with_attribute("volume", spec.volume),
-    );
+    match &spec.source {
+        DiskSource::Volume { pool, volume } => {
+            disk.set_attribute("type", "volume");
+            disk.push(
+                Element::new("source")
+                    .with_attribute("pool", pool)
+                    .with_attribute("volume", volume),
+            );
+        }
+        DiskSource::Network(source) => {
+            disk.set_attribute("type", "network");
+            disk.push(source.clone());
+        }
+    }
     let target_element = disk.child_or_new("target");
     target_element.set_attribute("dev", target);
     target_element.set_attribute("bus", spec.bus_name());
@@ -141,14 +182,17 @@ mod tests {
 
     fn spec() -> DiskSpec<'static> {
         DiskSpec {
-            pool: "p",
-            volume: "v",
+            source: DiskSource::Volume {
+                pool: "p".to_owned(),
+                volume: "v".to_owned(),
+            },
             path: "/p/v",
             format: VolumeFormat::Qcow2,
             bus: DiskBus::Virtio,
             position: 3,
             serial: "s",
             device: Device::Disk,
+            options: RunTimeOptions::default(),
         }
     }
 

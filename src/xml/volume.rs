@@ -27,6 +27,16 @@ impl VolumeFormat {
     }
 }
 
+/// How much of a volume is allocated when it is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Preallocation {
+    #[default]
+    Off,
+    /// A qcow2's tables, not its data.
+    Metadata,
+    Full,
+}
+
 /// What an overlay's unwritten parts are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backing {
@@ -43,6 +53,14 @@ pub struct VolumeSpec<'a> {
     pub capacity: u64,
     pub format: VolumeFormat,
     pub backing: Option<Backing>,
+}
+
+/// Allocates all of a volume ahead, whatever a template says.
+pub fn allocate_fully(volume: &mut Element) {
+    let capacity = volume.child_or_new("capacity").text();
+    let allocation = volume.child_or_new("allocation");
+    allocation.attributes.clear();
+    allocation.set_text(capacity);
 }
 
 /// The `<volume>` of our own making: nothing allocated ahead.

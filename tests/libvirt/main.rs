@@ -5,7 +5,9 @@ mod guest;
 mod sandbox;
 
 mod disk_life;
+mod disk_sizes;
 mod rollback;
+mod snapshots;
 mod templates;
 mod throttle;
 mod vm_life;

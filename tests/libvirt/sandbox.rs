@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -121,8 +121,13 @@ impl Sandbox {
         self.send(&request.to_string())
     }
 
-    /// Sends this text as it is.
-    pub fn send(&self, request: &str) -> Answer {
+    /// Starts a call without waiting for its answer.
+    pub fn start(&self, method: &str, arguments: Value) -> Child {
+        let request = json!({"method": method, "arguments": arguments, "api_version": 2});
+        self.start_with(&request.to_string())
+    }
+
+    fn start_with(&self, request: &str) -> Child {
         // What the Director gives its CPIs, and nothing else.
         let mut child = Command::new(env!("CARGO_BIN_EXE_cpi"))
             .arg("--config")
@@ -137,6 +142,12 @@ impl Sandbox {
             .spawn()
             .unwrap();
         child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+        child
+    }
+
+    /// Sends this text as it is.
+    pub fn send(&self, request: &str) -> Answer {
+        let child = self.start_with(request);
         let output = child.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(

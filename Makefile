@@ -1,0 +1,38 @@
+# The tests and the demo work on the system's libvirt, which needs root: for
+# other users the built programs, not cargo, run through sudo.
+
+# Where rustup puts cargo, for shells that have not read its env file yet.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+export CPI_TEST_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/libvirt-bosh-cpi
+
+ifneq ($(shell id -u),0)
+test_as_root := --config 'target."cfg(all())".runner=["$(CURDIR)/scripts/lib/as-root"]'
+endif
+
+.PHONY: help setup build demo test bench lint clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
+
+setup: ## Install packages, start libvirtd, build the test stemcell, fetch crates; quick when done
+	@scripts/setup
+	@cargo fetch --quiet --locked --target "$$(rustc -vV | sed -n 's/^host: //p')"
+
+build: setup ## Build the release binary, target/release/cpi
+	@cargo build --release --locked
+
+demo: build ## Run the life of a VM through the CPI on this machine's libvirt
+	@scripts/demo
+
+test: setup ## Run all tests, those on this machine's libvirt too
+	@cargo $(test_as_root) test --locked
+
+bench: build ## Measure the CPI side by side with the same work done by virsh
+	@scripts/bench
+
+lint: setup ## Check formatting; clippy with warnings as errors
+	@cargo fmt --check
+	@cargo clippy --all-targets --locked -- -D warnings
+
+clean: ## Remove what cargo built (the test stemcell's cache stays)
+	@cargo clean

@@ -1,0 +1,107 @@
+//! Making, growing and deleting the volume of a persistent disk.
+
+use super::{Attachments, DiskProperties, Record, users};
+use crate::cid::Cid;
+use crate::config::Config;
+use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
+use crate::rpc::{Error, Result};
+use crate::xml::volume::{Preallocation, VolumeFormat, VolumeSpec, allocate_fully, from_template};
+
+const MIB: u64 = 1024 * 1024;
+
+/// An empty volume of this size (MiB) where the disk's cloud properties want it.
+///
+/// # Errors
+/// `NoDiskSpace`; `CloudError` for a pool that is not there or cannot hold the format.
+pub fn create_volume(
+    libvirt: &Connection,
+    config: &Config,
+    cid: &Cid,
+    size: u64,
+    properties: &DiskProperties,
+) -> Result<Volume> {
+    let pool_name = properties
+        .storage_pool
+        .as_ref()
+        .unwrap_or(&config.settings.storage_pool_name);
+    let pool = libvirt.pool(pool_name)?;
+    if properties.format != VolumeFormat::Raw && pool.kind()? != PoolKind::Files {
+        return Err(Error::cloud(format!(
+            "storage pool {pool_name} does not hold files, so its disks are raw; leave out cloud property format"
+        )));
+    }
+    let spec = VolumeSpec {
+        name: cid.as_str(),
+        capacity: size * MIB,
+        format: properties.format,
+        backing: None,
+    };
+    let mut xml = from_template(&spec, &config.settings.storage_volume)?;
+    match properties.preallocation {
+        Preallocation::Off => pool.create_volume(&xml, spec.name),
+        Preallocation::Metadata => pool.create_volume_with_metadata(&xml, spec.name),
+        Preallocation::Full => {
+            allocate_fully(&mut xml);
+            pool.create_volume(&xml, spec.name)
+        }
+    }
+}
+
+/// Refuses to shrink a disk.
+///
+/// # Errors
+/// `NotSupported`.
+pub fn require_growth(cid: &Cid, state: &VolumeState, size: u64) -> Result<()> {
+    if size * MIB < state.capacity {
+        return Err(Error::not_supported(format!(
+            "disk {cid} has {} MiB and cannot shrink to {size} MiB",
+            state.capacity.div_ceil(MIB)
+        )));
+    }
+    Ok(())
+}
+
+/// Grows the disk to this size (MiB), under the running guest if a VM has it; nothing happens when it has that size.
+///
+/// # Errors
+/// `NotSupported` for a smaller size, `NoDiskSpace`, `CloudError`.
+pub fn resize(libvirt: &Connection, cid: &Cid, volume: &Volume, size: u64) -> Result<()> {
+    let state = volume.state()?;
+    require_growth(cid, &state, size)?;
+    let bytes = size * MIB;
+    if bytes == state.capacity {
+        return Ok(());
+    }
+    for name in users(libvirt, &volume.name)? {
+        let domain = libvirt.domain(&name)?;
+        let attachments = Attachments::of(&domain)?;
+        let disk = attachments.live_disk(&volume.name);
+        if let Some(target) = disk.and_then(|disk| disk.child("target")?.attribute("dev")) {
+            return domain
+                .resize_disk(target, bytes)
+                .map_err(|e| e.during(format!("growing disk {cid}")));
+        }
+    }
+    volume
+        .resize(bytes)
+        .map_err(|e| e.during(format!("growing disk {cid}")))
+}
+
+/// Deletes the disk with all that is remembered about it.
+///
+/// # Errors
+/// `CloudError` naming the VMs that have it, running or only defined.
+pub fn delete(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume) -> Result<()> {
+    let users = users(libvirt, &volume.name)?;
+    if !users.is_empty() {
+        return Err(Error::cloud(format!(
+            "deleting disk {cid}: it is attached to {}; detach it first",
+            users.join(", ")
+        )));
+    }
+    if config.settings.wipe_block_volumes && libvirt.pool(&volume.pool)?.kind()? == PoolKind::Blocks {
+        volume.wipe()?;
+    }
+    volume.delete()?;
+    Record::delete(&libvirt.pool(config.settings.stemcell_pool())?, cid)
+}

@@ -1,0 +1,23 @@
+//! `delete_snapshot(snapshot_cid)`: a snapshot is a disk of its own, so it is deleted as one; one that is attached
+//! for a restore is refused.
+
+use serde_json::Value;
+
+use super::Cpi;
+use crate::disk;
+use crate::rpc::{Arguments, Error, ErrorType, Result};
+
+pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
+    let snapshot_cid = arguments.cid("snapshot_cid")?;
+    arguments.end()?;
+    if !snapshot_cid.names_snapshot() {
+        return Err(Error::new(
+            ErrorType::DiskNotFound,
+            format!("{snapshot_cid} is no snapshot of this CPI's"),
+        ));
+    }
+    let libvirt = cpi.libvirt()?;
+    let volume = disk::get(libvirt, &cpi.config, &snapshot_cid)?;
+    disk::delete(libvirt, &cpi.config, &snapshot_cid, &volume)?;
+    Ok(Value::Null)
+}

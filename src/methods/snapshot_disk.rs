@@ -1,0 +1,107 @@
+//! `snapshot_disk(disk_cid, metadata)`: a copy of the disk as it is at one moment, a volume of its own whose cid
+//! attach_disk takes. A running VM goes on meanwhile.
+
+use serde_json::Value;
+
+use super::Cpi;
+use crate::cid::Cid;
+use crate::disk::{self, Attachments, Record};
+use crate::libvirt::{Connection, Domain, PoolKind, Volume, VolumeState};
+use crate::logging;
+use crate::rpc::{Arguments, Error, Result};
+use crate::undo::Undo;
+use crate::xml::element::Element;
+use crate::xml::volume::{VolumeSpec, plain};
+
+pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
+    let disk_cid = arguments.cid("disk_cid")?;
+    let metadata = arguments.optional_object("metadata")?;
+    arguments.end()?;
+
+    let libvirt = cpi.libvirt()?;
+    let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
+    let snapshot_cid = Cid::new_snapshot();
+    let doing = || format!("taking snapshot {snapshot_cid} of disk {disk_cid}");
+    let mut undo = Undo::new();
+    undo.push(format!("snapshot {snapshot_cid}"), || {
+        libvirt
+            .pool(&volume.pool)?
+            .volume(snapshot_cid.as_str())?
+            .map_or(Ok(()), |volume| volume.delete())
+    });
+    copy(libvirt, &disk_cid, &volume, &snapshot_cid).map_err(|e| e.during(doing()))?;
+
+    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    let options = Record::read(libvirt, &records, &disk_cid)?.options;
+    Record { metadata, options }
+        .write(libvirt, &records, &snapshot_cid)
+        .map_err(|e| e.during(doing()))?;
+    undo.disarm();
+    Ok(snapshot_cid.as_str().into())
+}
+
+fn copy(libvirt: &Connection, disk_cid: &Cid, volume: &Volume, snapshot_cid: &Cid) -> Result<()> {
+    let _step = logging::step(format!("copying disk {disk_cid} to snapshot {snapshot_cid}"));
+    let pool = libvirt.pool(&volume.pool)?;
+    let state = volume.state()?;
+    let format = state
+        .format
+        .ok_or_else(|| Error::cloud("its volume is neither raw nor qcow2"))?;
+    let spec = VolumeSpec {
+        name: snapshot_cid.as_str(),
+        capacity: state.capacity,
+        format,
+        backing: None,
+    };
+    // Ceph takes its own point-in-time copies, whoever writes to the image.
+    if pool.kind()? != PoolKind::Rbd {
+        for name in disk::users(libvirt, &volume.name)? {
+            let domain = libvirt.domain(&name)?;
+            let attachments = Attachments::of(&domain)?;
+            if let Some(live) = attachments.live_disk(&volume.name) {
+                let target = pool.create_volume(&plain(&spec), spec.name)?;
+                return back_up(&domain, &attachments, live, &target, &state);
+            }
+        }
+    }
+    pool.clone_volume(&plain(&spec), spec.name, volume).map(drop)
+}
+
+/// Has QEMU copy the disk as it is now, while the guest goes on writing.
+fn back_up(
+    domain: &Domain,
+    attachments: &Attachments,
+    disk: &Element,
+    target: &Volume,
+    state: &VolumeState,
+) -> Result<()> {
+    let wanted = disk
+        .child("target")
+        .and_then(|target| target.attribute("dev"))
+        .unwrap_or_default();
+    let path = target.path()?;
+    let (kind, attribute) = if path.starts_with("/dev/") {
+        ("block", "dev")
+    } else {
+        ("file", "file")
+    };
+    let mut disks = Element::new("disks");
+    for name in attachments.live_targets() {
+        let mut disk = Element::new("disk").with_attribute("name", name);
+        if name == wanted {
+            let format = state.format.map_or("raw", crate::xml::volume::VolumeFormat::name);
+            disk = disk
+                .with_attribute("backup", "yes")
+                .with_attribute("type", kind)
+                .with_child(Element::new("driver").with_attribute("type", format))
+                .with_child(Element::new("target").with_attribute(attribute, &path));
+        } else {
+            disk.set_attribute("backup", "no");
+        }
+        disks.push(disk);
+    }
+    let backup = Element::new("domainbackup")
+        .with_attribute("mode", "push")
+        .with_child(disks);
+    domain.back_up(&backup)
+}

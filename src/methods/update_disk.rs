@@ -1,0 +1,108 @@
+//! `update_disk(disk_cid, new_size, cloud_properties)`: in place (null) where only the size or run-time options change;
+//! another pool or format means a copy in a new volume, whose cid is the answer. The old volume goes last.
+
+use serde_json::Value;
+
+use super::Cpi;
+use crate::cid::Cid;
+use crate::disk::{self, DiskProperties, Record};
+use crate::libvirt::{Connection, Volume, VolumeState};
+use crate::logging;
+use crate::rpc::{Arguments, Error, Result};
+use crate::undo::Undo;
+use crate::xml::volume::{VolumeSpec, plain};
+
+pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
+    let disk_cid = arguments.cid("disk_cid")?;
+    let size = arguments.size_mib("new_size")?;
+    let cloud_properties = arguments.optional_object("cloud_properties")?;
+    arguments.end()?;
+    let properties = DiskProperties::parse("argument 3 (cloud_properties)", cloud_properties)?;
+
+    let libvirt = cpi.libvirt()?;
+    let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
+    let doing = || format!("updating disk {disk_cid}");
+    let users = disk::users(libvirt, &volume.name)?;
+    if !users.is_empty() {
+        return Err(
+            Error::cloud(format!("it is attached to {}; detach it first", users.join(", "))).during(doing()),
+        );
+    }
+    let state = volume.state()?;
+    // Before anything changes: NotSupported makes the Director start over with a new disk.
+    disk::require_growth(&disk_cid, &state, size)?;
+
+    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    let old_record = Record::read(libvirt, &records, &disk_cid)?;
+    let record = Record {
+        options: properties.run_time.clone(),
+        ..old_record.clone()
+    };
+    let pool_name = properties
+        .storage_pool
+        .as_ref()
+        .unwrap_or(&cpi.config.settings.storage_pool_name);
+    if *pool_name == volume.pool && state.format == Some(properties.format) {
+        disk::resize(libvirt, &disk_cid, &volume, size)?;
+        if record != old_record {
+            record
+                .write(libvirt, &records, &disk_cid)
+                .map_err(|e| e.during(doing()))?;
+        }
+        return Ok(Value::Null);
+    }
+
+    let new_cid = Cid::new_disk();
+    let mut undo = Undo::new();
+    undo.push(format!("disk {new_cid}"), || {
+        Record::delete(&records, &new_cid)?;
+        libvirt
+            .pool(pool_name)?
+            .volume(new_cid.as_str())?
+            .map_or(Ok(()), |volume| volume.delete())
+    });
+    let copy =
+        copy(libvirt, &volume, &state, &new_cid, pool_name, &properties).map_err(|e| e.during(doing()))?;
+    disk::resize(libvirt, &new_cid, &copy, size)?;
+    record
+        .write(libvirt, &records, &new_cid)
+        .map_err(|e| e.during(doing()))?;
+    undo.disarm();
+    // The data is in the new volume; an old one that cannot be deleted now is only a waste of space.
+    if let Err(error) = disk::delete(libvirt, &cpi.config, &disk_cid, &volume) {
+        log::warn!("disk {disk_cid} was replaced by {new_cid}, but its volume is still there: {error}");
+    }
+    Ok(new_cid.as_str().into())
+}
+
+/// Copies the volume and looks whether the copy is what was asked for.
+fn copy(
+    libvirt: &Connection,
+    volume: &Volume,
+    state: &VolumeState,
+    new_cid: &Cid,
+    pool_name: &str,
+    properties: &DiskProperties,
+) -> Result<Volume> {
+    let _step = logging::step(format!(
+        "copying volume {} to {new_cid} in pool {pool_name}",
+        volume.name
+    ));
+    let spec = VolumeSpec {
+        name: new_cid.as_str(),
+        capacity: state.capacity,
+        format: properties.format,
+        backing: None,
+    };
+    let copy = libvirt
+        .pool(pool_name)?
+        .clone_volume(&plain(&spec), spec.name, volume)?;
+    let copied = copy.state()?;
+    if copied.capacity != state.capacity || copied.format != Some(properties.format) {
+        return Err(Error::cloud(format!(
+            "the copy in pool {pool_name} has {} bytes as {:?}, not {} bytes as {:?}",
+            copied.capacity, copied.format, state.capacity, properties.format
+        )));
+    }
+    Ok(copy)
+}
