@@ -5,8 +5,9 @@ use super::template;
 use crate::config::DomainType;
 use crate::rpc::{Error, Result};
 
-/// Root ports of a PCIe machine: one for each of its own devices and for 24 disks to come, with some to spare.
-const PCIE_ROOT_PORTS: usize = 40;
+/// Root ports of a PCIe machine: one for each of its own devices and for 24 disks to come, with some to spare. Firmware
+/// looks at each one, so more would make every boot slower.
+const PCIE_ROOT_PORTS: usize = 36;
 
 /// A VM to define.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod sandbox;
 
 mod disk_life;
 mod disk_sizes;
+mod hot_plug;
 mod rollback;
 mod snapshots;
 mod templates;
