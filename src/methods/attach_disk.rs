@@ -29,14 +29,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 }
 
 fn attach(libvirt: &Connection, cpi: &Cpi, domain: &Domain, disk_cid: &Cid, volume: &Volume) -> Result<()> {
-    let mut others = disk::users(libvirt, &volume.name)?;
-    others.retain(|user| *user != domain.name);
-    if !others.is_empty() {
-        return Err(Error::cloud(format!(
-            "it is attached to {}; detach it there first",
-            others.join(", ")
-        )));
-    }
+    require_no_other_user(libvirt, domain, volume)?;
     let attachments = Attachments::of(domain)?;
     let lacks_persistent = attachments.persistent_disk(&volume.name).is_none();
     let lacks_live = attachments.live.is_some() && attachments.live_disk(&volume.name).is_none();
@@ -53,6 +46,9 @@ fn attach(libvirt: &Connection, cpi: &Cpi, domain: &Domain, disk_cid: &Cid, volu
             format!("disk {disk_cid} in the definition of VM {}", domain.name),
             || domain.detach_device(&device, Changes::Persistent),
         );
+        // Another call may have looked at the same time: now that the disk is in a definition, one of the two sees
+        // the other.
+        require_no_other_user(libvirt, domain, volume)?;
     }
     if lacks_live {
         domain.attach_device(&device, Changes::Live)?;
@@ -60,6 +56,18 @@ fn attach(libvirt: &Connection, cpi: &Cpi, domain: &Domain, disk_cid: &Cid, volu
     undo.disarm();
     show_metadata(domain, disk_cid, &record);
     Ok(())
+}
+
+fn require_no_other_user(libvirt: &Connection, domain: &Domain, volume: &Volume) -> Result<()> {
+    let mut others = disk::users(libvirt, &volume.name)?;
+    others.retain(|user| *user != domain.name);
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Error::cloud(format!(
+        "it is attached to {}; detach it there first",
+        others.join(", ")
+    )))
 }
 
 fn device(
