@@ -4,6 +4,7 @@ mod busy;
 mod connection;
 mod domain;
 mod errors;
+mod host_devices;
 mod network;
 mod pool;
 mod uri;

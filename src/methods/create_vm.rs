@@ -11,6 +11,7 @@ use crate::cid::Cid;
 use crate::config::{BootDiskClone, DiskBus, DomainType, StemcellType};
 use crate::libvirt::{Connection, Pool, Volume};
 use crate::logging;
+use crate::network;
 use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::throttle;
 use crate::undo::Undo;
@@ -83,7 +84,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let libvirt = cpi.libvirt()?;
     let pool = libvirt.pool(cpi.config.settings.stemcell_pool())?;
     let stemcell = find_stemcell(libvirt, &pool, &vm.stemcell_cid)?;
-    require_networks(libvirt, &vm.nics)?;
+    network::require(libvirt, &vm.nics)?;
 
     let _turn = throttle::wait(&cpi.config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
@@ -136,21 +137,6 @@ fn find_stemcell(libvirt: &Connection, pool: &Pool, cid: &Cid) -> Result<Volume>
     libvirt
         .volume_in_any_pool(&name, &[&pool.name])?
         .ok_or_else(missing)
-}
-
-/// Before anything is created: a VM without its networks is of no use.
-fn require_networks(libvirt: &Connection, nics: &[Nic]) -> Result<()> {
-    for nic in nics {
-        let wanted_by = nic.networks.join(", ");
-        let network = libvirt.find_network(&nic.network_name)?.ok_or_else(|| {
-            Error::cloud(format!(
-                "libvirt network {} (of network {wanted_by}) does not exist at {}",
-                nic.network_name, libvirt.uri
-            ))
-        })?;
-        network.ensure_active()?;
-    }
-    Ok(())
 }
 
 /// An overlay takes milliseconds and no space; pools that hold no files get a full copy.
@@ -298,9 +284,10 @@ fn domain_xml(
         .iter()
         .map(|nic| {
             let spec = InterfaceSpec {
-                network_name: &nic.network_name,
+                link: &nic.link,
+                properties: &nic.properties,
                 mac: &nic.mac,
-                ip: &nic.ip,
+                addresses: &nic.addresses,
                 vm_name: vm.cid.as_str(),
             };
             interface::render(&spec, &settings.manual_network_interface)

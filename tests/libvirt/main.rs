@@ -5,6 +5,8 @@ mod guest;
 mod sandbox;
 
 mod disk_life;
+mod networks;
+mod networks_host;
 mod rollback;
 mod templates;
 mod throttle;
