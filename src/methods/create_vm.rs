@@ -85,6 +85,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let pool = libvirt.pool(cpi.config.settings.stemcell_pool())?;
     let stemcell = find_stemcell(libvirt, &pool, &vm.stemcell_cid)?;
     network::require(libvirt, &vm.nics)?;
+    network::require_free_addresses(libvirt, &cpi.config.settings, &vm.cid, &vm.nics)?;
 
     let _turn = throttle::wait(&cpi.config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
@@ -117,6 +118,10 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     undo.push(format!("VM {}", vm.cid), || {
         vm::find(libvirt, &vm.cid)?.map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
     });
+    undo.push(format!("DHCP host entries of VM {}", vm.cid), || {
+        network::unreserve(libvirt, &vm.cid).map(drop)
+    });
+    network::reserve(libvirt, &cpi.config.settings, &vm.cid, &vm.nics)?;
     domain.set_autostart()?;
     {
         let _step = logging::step(format!("starting VM {}", vm.cid));

@@ -4,6 +4,7 @@
 mod guest;
 mod sandbox;
 
+mod dhcp_entries;
 mod disk_life;
 mod networks;
 mod networks_host;

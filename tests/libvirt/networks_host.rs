@@ -39,6 +39,24 @@ impl OwnNetwork {
     pub fn v6(&self, host: u16) -> String {
         format!("fd00:132:{:x}::{host:x}", self.subnet)
     }
+
+    /// The running network and what is started next time, byte for byte.
+    pub fn xml(&self) -> (String, String) {
+        (
+            virsh(&["net-dumpxml", &self.name]),
+            virsh(&["net-dumpxml", &self.name, "--inactive"]),
+        )
+    }
+
+    /// The DHCP host entries of the running network and of what is started next time.
+    pub fn dhcp_hosts(&self) -> [String; 2] {
+        let hosts = |xml: String| {
+            let lines: Vec<&str> = xml.lines().filter(|line| line.contains("<host")).collect();
+            lines.join("\n")
+        };
+        let (live, persistent) = self.xml();
+        [hosts(live), hosts(persistent)]
+    }
 }
 
 impl Drop for OwnNetwork {
