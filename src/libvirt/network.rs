@@ -122,6 +122,28 @@ impl Network {
             .update(command, section, ip, &host.to_string(), flags)
     }
 
+    /// Starts a network that has just been defined, now and together with libvirt.
+    pub fn start(&self) -> Result<()> {
+        self.network.create().map_err(|e| self.failed("starting", e))?;
+        self.network
+            .set_autostart(true)
+            .map_err(|e| self.failed("setting autostart of", e))
+    }
+
+    /// Stops and forgets the network; what is not there any more is fine.
+    pub fn remove(&self) -> Result<()> {
+        let gone = |e: &virt::error::Error| is(e, ErrorNumber::NoNetwork);
+        match self.network.destroy() {
+            Err(e) if !gone(&e) && self.is_active()? => return Err(self.failed("stopping", e)),
+            _ => {}
+        }
+        match self.network.undefine() {
+            // A network that is not persistent ends with its stop.
+            Err(e) if !gone(&e) && self.is_persistent()? => Err(self.failed("undefining", e)),
+            _ => Ok(()),
+        }
+    }
+
     fn failed(&self, doing: &str, e: virt::error::Error) -> Error {
         Error::from(e).during(format!("{doing} network {}", self.name))
     }
@@ -143,6 +165,15 @@ impl Connection {
                 Ok(Network::new(network, &name))
             })
             .collect()
+    }
+
+    /// Defines a network that survives a reboot of the host. It does not run yet.
+    pub fn define_network(&self, xml: &Element, name: &str) -> Result<Network> {
+        let network = self
+            .connect
+            .define_network_xml(&xml.to_string())
+            .map_err(|e| Error::from(e).during(format!("defining network {name}")))?;
+        Ok(Network::new(network, name))
     }
 }
 

@@ -8,5 +8,6 @@ pub mod domain;
 pub mod element;
 pub mod interface;
 pub mod metadata;
+pub mod network;
 pub mod template;
 pub mod volume;

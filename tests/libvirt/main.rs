@@ -7,6 +7,7 @@ mod sandbox;
 mod dhcp_entries;
 mod disk_life;
 mod networks;
+mod networks_created;
 mod networks_host;
 mod rollback;
 mod templates;
