@@ -56,6 +56,17 @@ impl Cid {
         Self(format!("snap{}", random_lower_alphanumeric(DISK_CID_BYTES - 4)))
     }
 
+    /// The id of a network that `create_network` makes, which is its name in libvirt.
+    pub fn new_network() -> (Self, uuid::Uuid) {
+        let uuid = uuid::Uuid::new_v4();
+        (Self(format!("net-{uuid}")), uuid)
+    }
+
+    /// Whether this can be a network that `create_network` made. Other networks of the host are none of our business.
+    pub fn names_network(&self) -> bool {
+        self.0.strip_prefix("net-").is_some_and(is_uuid)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

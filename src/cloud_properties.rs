@@ -27,7 +27,8 @@ impl CloudProperties {
         self.values.shift_remove(name).filter(|value| !value.is_null())
     }
 
-    fn wrong(&self, name: &str, expected: &str) -> Error {
+    /// That this property is not what it must be.
+    pub fn wrong(&self, name: &str, expected: &str) -> Error {
         Error::cloud(format!("{}: {name} must be {expected}", self.what))
     }
 
@@ -63,12 +64,30 @@ impl CloudProperties {
             .transpose()
     }
 
-    /// A hash.
-    pub fn object(&mut self, name: &'static str) -> Result<Option<Map<String, Value>>> {
+    /// A whole number within these bounds.
+    pub fn integer_between(&mut self, name: &'static str, minimum: u64, maximum: u64) -> Result<Option<u64>> {
+        self.take(name)
+            .map(|value| {
+                value
+                    .as_u64()
+                    .filter(|number| (minimum..=maximum).contains(number))
+                    .ok_or_else(|| self.wrong(name, &format!("a whole number from {minimum} to {maximum}")))
+            })
+            .transpose()
+    }
+
+    pub fn boolean(&mut self, name: &'static str) -> Result<Option<bool>> {
+        self.take(name)
+            .map(|value| value.as_bool().ok_or_else(|| self.wrong(name, "true or false")))
+            .transpose()
+    }
+
+    /// A hash with properties of its own, to be taken and ended as this one.
+    pub fn hash(&mut self, name: &'static str) -> Result<Option<CloudProperties>> {
         self.take(name)
             .map(|value| match value {
-                Value::Object(values) => Ok(values),
-                _ => Err(self.wrong(name, "a hash")),
+                Value::Object(values) => Ok(Self::new(format!("{}: {name}", self.what), values)),
+                _ => Err(self.wrong(name, "an object")),
             })
             .transpose()
     }

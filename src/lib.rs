@@ -9,6 +9,7 @@ mod disk;
 mod libvirt;
 mod logging;
 mod methods;
+mod network;
 pub mod rpc;
 pub mod stemcell;
 mod throttle;

@@ -68,7 +68,7 @@ impl DiskProperties {
             cache: properties.choice("cache", CACHES)?,
             io: properties.choice("io", IOS)?,
             discard: properties.choice("discard", DISCARDS)?,
-            iotune: limits(&format!("{what}: iotune"), properties.object("iotune")?)?,
+            iotune: properties.hash("iotune")?.map_or(Ok(Map::new()), limits)?,
         };
         properties.end()?;
         if preallocation == Preallocation::Metadata && format == VolumeFormat::Raw {
@@ -85,8 +85,7 @@ impl DiskProperties {
     }
 }
 
-fn limits(what: &str, values: Option<Map<String, Value>>) -> Result<Map<String, Value>> {
-    let mut properties = CloudProperties::new(what, values.unwrap_or_default());
+fn limits(mut properties: CloudProperties) -> Result<Map<String, Value>> {
     let mut limits = Map::new();
     for name in LIMITS {
         if let Some(limit) = properties.integer(name, 1)? {
@@ -123,7 +122,7 @@ mod tests {
             (json!({"format": "vmdk"}), "format must be one of raw, qcow2"),
             (json!({"cache": "fast"}), "cache must be one of none"),
             (json!({"preallocation": "metadata"}), "needs format qcow2"),
-            (json!({"iotune": 5}), "iotune must be a hash"),
+            (json!({"iotune": 5}), "iotune must be an object"),
             (
                 json!({"iotune": {"read_iops": 5}}),
                 "iotune: unknown property read_iops; did you mean read_iops_sec?",

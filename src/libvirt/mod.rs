@@ -6,6 +6,7 @@ mod domain;
 mod errors;
 mod event_loop;
 mod ffi;
+mod host_devices;
 mod network;
 mod pool;
 mod uri;

@@ -1,8 +1,12 @@
 //! Libvirt's virtual networks.
 
+use virt::error::ErrorNumber;
 use virt::network::Network as VirtNetwork;
+use virt::sys;
 
 use super::connection::parse;
+use super::errors::is;
+use super::{Changes, Connection};
 use crate::rpc::{Error, Result};
 use crate::xml::element::Element;
 
@@ -22,29 +26,158 @@ impl Network {
 
     /// Starts the network if it is inactive.
     pub fn ensure_active(&self) -> Result<()> {
-        let failed = |e| {
-            Error::from(e).during(format!(
-                "starting network {0}, which is inactive; see `virsh net-start {0}`",
-                self.name
-            ))
-        };
-        if self.network.is_active().map_err(failed)? {
+        if self.is_active()? {
             return Ok(());
         }
         log::info!("network {} is inactive; starting it", self.name);
         match self.network.create() {
-            Err(e) if !self.network.is_active().map_err(failed)? => Err(failed(e)),
+            Err(e) if !self.is_active()? => Err(Error::from(e).during(format!(
+                "starting network {0}, which is inactive; see `virsh net-start {0}`",
+                self.name
+            ))),
             _ => Ok(()),
         }
     }
 
+    fn is_active(&self) -> Result<bool> {
+        self.network.is_active().map_err(|e| self.failed("looking at", e))
+    }
+
+    fn is_persistent(&self) -> Result<bool> {
+        self.network
+            .is_persistent()
+            .map_err(|e| self.failed("looking at", e))
+    }
+
     /// The network as it is now.
     pub fn xml(&self) -> Result<Element> {
-        let what = format!("network {}", self.name);
+        self.xml_with(0)
+    }
+
+    fn xml_with(&self, flags: u32) -> Result<Element> {
         let text = self
             .network
-            .xml_desc(0)
-            .map_err(|e| Error::from(e).during(format!("reading {what}")))?;
-        parse(&what, &text)
+            .xml_desc(flags)
+            .map_err(|e| self.failed("reading", e))?;
+        parse(&format!("network {}", self.name), &text)
     }
+
+    /// What is there of the network: the running one, the one that is started next time, or both.
+    pub fn descriptions(&self) -> Result<Vec<(Changes, Element)>> {
+        let mut descriptions = Vec::new();
+        if self.is_active()? {
+            descriptions.push((Changes::Live, self.xml()?));
+        }
+        if self.is_persistent()? {
+            let xml = self.xml_with(sys::VIR_NETWORK_XML_INACTIVE)?;
+            descriptions.push((Changes::Persistent, xml));
+        }
+        Ok(descriptions)
+    }
+
+    /// Adds a `<host>` to the DHCP service of the n-th `<ip>`.
+    pub fn add_dhcp_host(&self, host: &Element, ip: usize, to: Changes) -> Result<()> {
+        self.update_dhcp_host(sys::VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, host, ip, to)
+            .map_err(|e| self.failed("adding a DHCP host entry to", e))
+    }
+
+    /// Removes a `<host>` from the DHCP service of the n-th `<ip>`; one that has gone meanwhile is fine.
+    pub fn remove_dhcp_host(&self, host: &Element, ip: usize, from: Changes) -> Result<()> {
+        let outcome = self.update_dhcp_host(sys::VIR_NETWORK_UPDATE_COMMAND_DELETE, host, ip, from);
+        let Err(e) = outcome else {
+            return Ok(());
+        };
+        let still_there = self.descriptions()?.iter().any(|(which, xml)| {
+            *which == from
+                && xml
+                    .children_named("ip")
+                    .nth(ip)
+                    .and_then(|ip| ip.child("dhcp"))
+                    .is_some_and(|dhcp| dhcp.elements().any(|other| other == host))
+        });
+        if still_there {
+            Err(self.failed("removing a DHCP host entry from", e))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Before 7.2, libvirt's client sent command and section in each other's place, and its daemon expected them so.
+    /// `virNetworkUpdate` itself finds out which kind of daemon it talks to and orders them for it, so nothing is to
+    /// be done about that here; a client that speaks the protocol by itself, as the seed's did, has to.
+    fn update_dhcp_host(
+        &self,
+        command: sys::virNetworkUpdateCommand,
+        host: &Element,
+        ip: usize,
+        changes: Changes,
+    ) -> std::result::Result<(), virt::error::Error> {
+        let flags = match changes {
+            Changes::Live => sys::VIR_NETWORK_UPDATE_AFFECT_LIVE,
+            Changes::Persistent => sys::VIR_NETWORK_UPDATE_AFFECT_CONFIG,
+        };
+        let ip = i32::try_from(ip).unwrap_or(-1);
+        let section = sys::VIR_NETWORK_SECTION_IP_DHCP_HOST;
+        self.network
+            .update(command, section, ip, &host.to_string(), flags)
+    }
+
+    /// Starts a network that has just been defined, now and together with libvirt.
+    pub fn start(&self) -> Result<()> {
+        self.network.create().map_err(|e| self.failed("starting", e))?;
+        self.network
+            .set_autostart(true)
+            .map_err(|e| self.failed("setting autostart of", e))
+    }
+
+    /// Stops and forgets the network; what is not there any more is fine.
+    pub fn remove(&self) -> Result<()> {
+        let gone = |e: &virt::error::Error| is(e, ErrorNumber::NoNetwork);
+        match self.network.destroy() {
+            Err(e) if !gone(&e) && self.is_active()? => return Err(self.failed("stopping", e)),
+            _ => {}
+        }
+        match self.network.undefine() {
+            // A network that is not persistent ends with its stop.
+            Err(e) if !gone(&e) && self.is_persistent()? => Err(self.failed("undefining", e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, doing: &str, e: virt::error::Error) -> Error {
+        Error::from(e).during(format!("{doing} network {}", self.name))
+    }
+}
+
+impl Connection {
+    /// Every network that libvirt knows, active or not, ours or not. None where libvirt has no networks at all, as on
+    /// hosts that only have bridges of their own.
+    pub fn all_networks(&self) -> Result<Vec<Network>> {
+        let networks = match self.connect.list_all_networks(0) {
+            Ok(networks) => networks,
+            Err(e) if is(&e, ErrorNumber::NoSupport) || has_no_network_daemon(&e) => return Ok(Vec::new()),
+            Err(e) => return Err(Error::from(e).during("listing networks")),
+        };
+        networks
+            .into_iter()
+            .map(|network| {
+                let name = network.name().map_err(Error::from)?;
+                Ok(Network::new(network, &name))
+            })
+            .collect()
+    }
+
+    /// Defines a network that survives a reboot of the host. It does not run yet.
+    pub fn define_network(&self, xml: &Element, name: &str) -> Result<Network> {
+        let network = self
+            .connect
+            .define_network_xml(&xml.to_string())
+            .map_err(|e| Error::from(e).during(format!("defining network {name}")))?;
+        Ok(Network::new(network, name))
+    }
+}
+
+/// Where each driver has a daemon of its own, that for networks may not be installed.
+fn has_no_network_daemon(e: &virt::error::Error) -> bool {
+    e.message().contains("virtnetworkd-sock") && e.message().contains("No such file")
 }

@@ -12,6 +12,7 @@ use crate::config::{BootDiskClone, DiskBus, DomainType, StemcellType};
 use crate::disk::RunTimeOptions;
 use crate::libvirt::{Connection, Pool, PoolKind, Volume};
 use crate::logging;
+use crate::network;
 use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::throttle;
 use crate::undo::Undo;
@@ -86,7 +87,8 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     files.require_files()?;
     let pool = libvirt.pool(vm.properties.storage_pool.as_ref().unwrap_or(&files.name))?;
     let stemcell = find_stemcell(libvirt, &files, &vm.stemcell_cid)?;
-    require_networks(libvirt, &vm.nics)?;
+    network::require(libvirt, &vm.nics)?;
+    network::require_free_addresses(libvirt, &cpi.config.settings, &vm.cid, &vm.nics)?;
 
     let _turn = throttle::wait(&cpi.config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
@@ -119,6 +121,10 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     undo.push(format!("VM {}", vm.cid), || {
         vm::find(libvirt, &vm.cid)?.map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
     });
+    undo.push(format!("DHCP host entries of VM {}", vm.cid), || {
+        network::unreserve(libvirt, &vm.cid).map(drop)
+    });
+    network::reserve(libvirt, &cpi.config.settings, &vm.cid, &vm.nics)?;
     domain.set_autostart()?;
     {
         let _step = logging::step(format!("starting VM {}", vm.cid));
@@ -139,21 +145,6 @@ fn find_stemcell(libvirt: &Connection, pool: &Pool, cid: &Cid) -> Result<Volume>
     libvirt
         .volume_in_any_pool(&name, &[&pool.name])?
         .ok_or_else(missing)
-}
-
-/// Before anything is created: a VM without its networks is of no use.
-fn require_networks(libvirt: &Connection, nics: &[Nic]) -> Result<()> {
-    for nic in nics {
-        let wanted_by = nic.networks.join(", ");
-        let network = libvirt.find_network(&nic.network_name)?.ok_or_else(|| {
-            Error::cloud(format!(
-                "libvirt network {} (of network {wanted_by}) does not exist at {}",
-                nic.network_name, libvirt.uri
-            ))
-        })?;
-        network.ensure_active()?;
-    }
-    Ok(())
 }
 
 /// An overlay takes milliseconds and no space; pools that hold no files get a full copy.
@@ -319,9 +310,10 @@ fn domain_xml(
         .iter()
         .map(|nic| {
             let spec = InterfaceSpec {
-                network_name: &nic.network_name,
+                link: &nic.link,
+                properties: &nic.properties,
                 mac: &nic.mac,
-                ip: &nic.ip,
+                addresses: &nic.addresses,
                 vm_name: vm.cid.as_str(),
             };
             interface::render(&spec, &settings.manual_network_interface)

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::logging;
+use crate::network;
 use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::vm;
 
@@ -30,8 +31,9 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         }
         domain.undefine()?;
     }
+    let host_entries = network::unreserve(libvirt, &vm_cid)?;
     let volumes = vm::delete_volumes(libvirt, &vm_cid)?;
-    if domain.is_none() && volumes == 0 {
+    if domain.is_none() && volumes == 0 && host_entries == 0 {
         return Err(missing());
     }
     Ok(Value::Null)

@@ -3,9 +3,11 @@
 mod attach_disk;
 mod calculate_vm_cloud_properties;
 mod create_disk;
+mod create_network;
 mod create_stemcell;
 mod create_vm;
 mod delete_disk;
+mod delete_network;
 mod delete_snapshot;
 mod delete_stemcell;
 mod delete_vm;
@@ -71,10 +73,12 @@ pub fn dispatch(method: &str, arguments: Arguments, cpi: &Cpi) -> Result<Value> 
         "attach_disk" => attach_disk::call(arguments, cpi),
         "calculate_vm_cloud_properties" => calculate_vm_cloud_properties::call(arguments, cpi),
         "create_disk" => create_disk::call(arguments, cpi),
+        "create_network" => create_network::call(arguments, cpi),
         "create_stemcell" => create_stemcell::call(arguments, cpi),
         "create_vm" => create_vm::call(arguments, cpi),
         "delete_disk" => delete_disk::call(arguments, cpi),
         "delete_snapshot" => delete_snapshot::call(arguments, cpi),
+        "delete_network" => delete_network::call(arguments, cpi),
         "delete_stemcell" => delete_stemcell::call(arguments, cpi),
         "delete_vm" => delete_vm::call(arguments, cpi),
         "detach_disk" => detach_disk::call(arguments, cpi),

@@ -1,8 +1,10 @@
 //! Which NICs a VM gets for the networks of `create_vm`, and their MAC addresses.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value};
 
-use crate::cloud_properties::CloudProperties;
+use crate::network::{self, Link, NicProperties};
 use crate::rpc::{Error, Result};
 
 /// One NIC.
@@ -12,10 +14,11 @@ pub struct Nic {
     pub mac: String,
     /// Names of the BOSH networks on it, in the Director's order.
     pub networks: Vec<String>,
-    /// Name of the libvirt network.
-    pub network_name: String,
-    /// The first static address on it, or empty.
-    pub ip: String,
+    /// What it is plugged into.
+    pub link: Link,
+    pub properties: NicProperties,
+    /// The static addresses on it, in the order of the networks.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A NIC for each network, one for all networks of a `nic_group`, none for a vip.
@@ -34,10 +37,8 @@ pub fn plan(networks: &Map<String, Value>, default_network: &str) -> Result<Vec<
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(_) => Err(Error::cloud(format!("{what}: {key} must be a string"))),
         };
-        let ip = match text("type")?.unwrap_or("manual") {
-            "manual" => Some(
-                text("ip")?.ok_or_else(|| Error::cloud(format!("{what}: a manual network needs an ip")))?,
-            ),
+        let address = match text("type")?.unwrap_or("manual") {
+            "manual" => Some(address(&what, text("ip")?)?),
             "dynamic" => None,
             "vip" => continue,
             other => {
@@ -56,32 +57,36 @@ pub fn plan(networks: &Map<String, Value>, default_network: &str) -> Result<Vec<
                 )));
             }
         };
-        let network_name = network_name(&what, network, default_network)?;
+        let (link, properties) = placement(what.clone(), network, default_network)?;
         let shared = nics
             .iter_mut()
             .find(|(of_group, _)| group.is_some() && *of_group == group);
         match shared {
-            Some((_, nic)) if nic.network_name != network_name => {
+            Some((_, nic)) if nic.link != link => {
                 return Err(Error::cloud(format!(
-                    "{what}: shares a NIC (nic_group) with {}, but one is on libvirt network {} and the other on {}",
+                    "{what}: shares a NIC (nic_group) with {}, but one is on {} and the other on {link}",
                     nic.networks.join(", "),
-                    nic.network_name,
-                    network_name
+                    nic.link,
+                )));
+            }
+            Some((_, nic)) if nic.properties != properties => {
+                return Err(Error::cloud(format!(
+                    "{what}: shares a NIC (nic_group) with {}, so their cloud_properties must not differ",
+                    nic.networks.join(", "),
                 )));
             }
             Some((_, nic)) => {
                 nic.networks.push(name.clone());
-                if nic.ip.is_empty() {
-                    nic.ip = ip.unwrap_or_default().to_owned();
-                }
+                nic.addresses.extend(address);
             }
             None => nics.push((
                 group,
                 Nic {
                     mac: random_mac(),
                     networks: vec![name.clone()],
-                    network_name,
-                    ip: ip.unwrap_or_default().to_owned(),
+                    link,
+                    properties,
+                    addresses: address.into_iter().collect(),
                 },
             )),
         }
@@ -89,7 +94,17 @@ pub fn plan(networks: &Map<String, Value>, default_network: &str) -> Result<Vec<
     Ok(nics.into_iter().map(|(_, nic)| nic).collect())
 }
 
-fn network_name(what: &str, network: &Map<String, Value>, default_network: &str) -> Result<String> {
+fn address(what: &str, ip: Option<&str>) -> Result<IpAddr> {
+    let ip = ip.ok_or_else(|| Error::cloud(format!("{what}: a manual network needs an ip")))?;
+    ip.parse()
+        .map_err(|_| Error::cloud(format!("{what}: ip {ip:?} is no IPv4 or IPv6 address")))
+}
+
+fn placement(
+    what: String,
+    network: &Map<String, Value>,
+    default_network: &str,
+) -> Result<(Link, NicProperties)> {
     let values = match network.get("cloud_properties") {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(values)) => values.clone(),
@@ -99,12 +114,7 @@ fn network_name(what: &str, network: &Map<String, Value>, default_network: &str)
             )));
         }
     };
-    let mut properties = CloudProperties::new(format!("{what}: cloud_properties"), values);
-    let name = properties
-        .string("name")?
-        .unwrap_or_else(|| default_network.to_owned());
-    properties.end()?;
-    Ok(name)
+    network::parse_properties(format!("{what}: cloud_properties"), values, default_network)
 }
 
 /// Locally administered, unicast, and in the range that people know as QEMU's. 32 random bits make a clash on one
@@ -136,17 +146,34 @@ mod tests {
             "float": {"type": "vip", "ip": "1.2.3.4"},
             "a": {"type": "dynamic", "nic_group": 1},
             "b": {"ip": "fd00::5", "nic_group": "1", "cloud_properties": {}},
+            "c": {"ip": "10.1.0.5", "nic_group": "1", "cloud_properties": {"name": "default"}},
         }))
         .unwrap();
         let seen: Vec<_> = nics
             .iter()
-            .map(|n| (n.networks.join("+"), n.network_name.as_str(), n.ip.as_str()))
+            .map(|nic| {
+                (
+                    nic.networks.join("+"),
+                    nic.link.to_string(),
+                    nic.addresses.clone(),
+                )
+            })
             .collect();
+        let addresses =
+            |texts: &[&str]| -> Vec<IpAddr> { texts.iter().map(|t| t.parse().unwrap()).collect() };
         assert_eq!(
             seen,
             [
-                ("z".to_owned(), "net1", "10.0.0.5"),
-                ("a+b".to_owned(), "default", "fd00::5")
+                (
+                    "z".to_owned(),
+                    "libvirt network net1".to_owned(),
+                    addresses(&["10.0.0.5"])
+                ),
+                (
+                    "a+b+c".to_owned(),
+                    "libvirt network default".to_owned(),
+                    addresses(&["fd00::5", "10.1.0.5"])
+                ),
             ]
         );
         assert_ne!(nics[0].mac, nics[1].mac);
@@ -157,6 +184,10 @@ mod tests {
         for (networks, expected) in [
             (json!({"n": 5}), "must be an object"),
             (json!({"n": {"type": "manual"}}), "a manual network needs an ip"),
+            (
+                json!({"n": {"ip": "10.0.0.300"}}),
+                "ip \"10.0.0.300\" is no IPv4 or IPv6 address",
+            ),
             (json!({"n": {"type": "odd"}}), "unknown network type"),
             (json!({"n": {"type": 5}}), "type must be a string"),
             (json!({"n": {"ip": ["10.0.0.1"]}}), "ip must be a string"),
@@ -172,6 +203,11 @@ mod tests {
                 json!({"m": {"type": "dynamic", "nic_group": "1", "cloud_properties": {"name": "x"}},
                        "n": {"type": "dynamic", "nic_group": "1"}}),
                 "shares a NIC",
+            ),
+            (
+                json!({"m": {"type": "dynamic", "nic_group": "1", "cloud_properties": {"mtu": 9000}},
+                       "n": {"type": "dynamic", "nic_group": "1"}}),
+                "their cloud_properties must not differ",
             ),
         ] {
             let message = plan_of(networks).unwrap_err().message;

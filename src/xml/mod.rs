@@ -2,10 +2,12 @@
 //!
 //! A template says what the operator wants; what must hold is set on the rendered tree afterwards.
 
+pub mod dhcp_host;
 pub mod disk;
 pub mod domain;
 pub mod element;
 pub mod interface;
 pub mod metadata;
+pub mod network;
 pub mod template;
 pub mod volume;

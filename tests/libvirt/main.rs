@@ -4,9 +4,13 @@
 mod guest;
 mod sandbox;
 
+mod dhcp_entries;
 mod disk_life;
 mod disk_sizes;
 mod hot_plug;
+mod networks;
+mod networks_created;
+mod networks_host;
 mod rollback;
 mod snapshots;
 mod templates;

@@ -102,6 +102,16 @@ impl Sandbox {
         format!("10.131.{}.{host}", self.subnet)
     }
 
+    /// Third byte of the network's addresses, no other sandbox's at this time.
+    pub fn subnet(&self) -> u8 {
+        self.subnet
+    }
+
+    /// The bridge of the sandbox's network.
+    pub fn bridge(&self) -> String {
+        format!("cpit{}", self.subnet)
+    }
+
     /// The `networks` argument for one manual network with this address.
     pub fn manual_network(&self, host: u8) -> Value {
         json!({"default": {
