@@ -53,10 +53,20 @@ fn is_worth_a_retry(number: ErrorNumber, message: &str) -> bool {
             | ErrorNumber::OperationTimeout
             | ErrorNumber::AgentUnresponsive
     ) || means_busy(message)
-        || message.contains("client socket is closed")
-        || message.contains("End of file while reading data")
-        || message.contains("Cannot recv data")
-        || message.contains("Cannot write data")
+        || means_lost(message)
+}
+
+/// The connection is no more: libvirtd ended, or the host or the network between is gone.
+fn means_lost(message: &str) -> bool {
+    [
+        "client socket is closed",
+        "closed due to keepalive timeout",
+        "End of file while reading data",
+        "Cannot recv data",
+        "Cannot write data",
+    ]
+    .iter()
+    .any(|part| message.contains(part))
 }
 
 /// Another storage job is at work on the pool or the volume; it ends by itself.

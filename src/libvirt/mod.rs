@@ -4,10 +4,15 @@ mod busy;
 mod connection;
 mod domain;
 mod errors;
+mod event_loop;
 mod network;
+mod open;
 mod pool;
+mod private_files;
+mod refusal;
 mod uri;
 mod volume;
+mod warnings;
 
 pub use connection::Connection;
 pub use domain::{Changes, Domain};

@@ -56,7 +56,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
             .attach_device(&device, Changes::Persistent)
             .map_err(|e| e.during(doing()))?;
         undo.push("the VM's definition", || {
-            domain.detach_device(&device, Changes::Persistent)
+            vm::get(cpi.libvirt_for_undo()?, &vm_cid)?.detach_device(&device, Changes::Persistent)
         });
     }
     if attachments.live.is_some() && attachments.live_disk(&volume.name).is_none() {

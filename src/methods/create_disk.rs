@@ -7,6 +7,7 @@ use super::Cpi;
 use crate::cid::Cid;
 use crate::cloud_properties::CloudProperties;
 use crate::rpc::{Arguments, Result};
+use crate::undo::Undo;
 use crate::xml::volume::{VolumeFormat, VolumeSpec, from_template};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
@@ -27,8 +28,17 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         backing: None,
     };
     let xml = from_template(&spec, &cpi.config.settings.storage_volume)?;
-    cpi.libvirt()?
-        .pool(&cpi.config.settings.storage_pool_name)?
-        .create_volume(&xml, spec.name)?;
+    let pool_name = &cpi.config.settings.storage_pool_name;
+    let pool = cpi.libvirt()?.pool(pool_name)?;
+    // Before it is done: where the connection is lost, nobody knows whether it was.
+    let mut undo = Undo::new();
+    undo.push(format!("volume {}", spec.name), || {
+        cpi.libvirt_for_undo()?
+            .pool(pool_name)?
+            .volume(spec.name)?
+            .map_or(Ok(()), |volume| volume.delete())
+    });
+    pool.create_volume(&xml, spec.name)?;
+    undo.disarm();
     Ok(disk_cid.as_str().into())
 }

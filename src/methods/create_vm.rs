@@ -89,7 +89,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let names = VolumeNames::of(&vm.cid);
     let mut undo = Undo::new();
     undo.push(format!("volumes of VM {}", vm.cid), || {
-        vm::delete_volumes(libvirt, &vm.cid).map(drop)
+        vm::delete_volumes(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
     });
 
     let mut disks = vec![(clone_stemcell(cpi, &pool, &stemcell, &names.boot)?, BOOT)];
@@ -112,10 +112,12 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     ));
 
     let xml = domain_xml(vm, cpi, libvirt, &disks)?;
-    let domain = libvirt.define_domain(&xml, vm.cid.as_str())?;
+    // Before it is done: where the connection is lost, nobody knows whether it was.
     undo.push(format!("VM {}", vm.cid), || {
-        vm::find(libvirt, &vm.cid)?.map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
+        vm::find(cpi.libvirt_for_undo()?, &vm.cid)?
+            .map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
     });
+    let domain = libvirt.define_domain(&xml, vm.cid.as_str())?;
     domain.set_autostart()?;
     {
         let _step = logging::step(format!("starting VM {}", vm.cid));

@@ -5,6 +5,9 @@ mod guest;
 mod sandbox;
 
 mod disk_life;
+mod hosts_daemon;
+mod hosts_lost;
+mod hosts_transports;
 mod rollback;
 mod templates;
 mod throttle;
