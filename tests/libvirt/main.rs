@@ -5,6 +5,8 @@ mod guest;
 mod sandbox;
 
 mod disk_life;
+mod hosts_contexts;
+mod hosts_crowd;
 mod hosts_daemon;
 mod hosts_lost;
 mod hosts_transports;
