@@ -23,6 +23,11 @@ pub(super) const SSH_KEY: &str = "ssh_key";
 /// The keys that the host may identify itself with for SSH, within the directory.
 pub(super) const SSH_KNOWN_HOSTS: &str = "ssh_known_hosts";
 
+/// Signals that end a process which does nothing about them.
+const ENDING: [i32; 8] = [
+    SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU,
+];
+
 /// What a signal that ends the process has to take along.
 static DIRECTORY: Mutex<Option<PathBuf>> = Mutex::new(None);
 
@@ -121,9 +126,8 @@ fn clean_up_on_signals() -> std::io::Result<()> {
     if INSTALLED.is_completed() {
         return Ok(());
     }
-    let mut signals = Signals::new([
-        SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU,
-    ])?;
+    let ignored = ignored_signals();
+    let mut signals = Signals::new(ENDING.iter().filter(|signal| ignored & (1 << (*signal - 1)) == 0))?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             let directory = DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,6 +142,17 @@ fn clean_up_on_signals() -> std::io::Result<()> {
     })?;
     INSTALLED.call_once(|| {});
     Ok(())
+}
+
+/// Signals that our caller has us ignore, as `nohup` does with SIGHUP, one bit each: they must not end us now.
+fn ignored_signals() -> u64 {
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+            u64::from_str_radix(mask.trim(), 16).ok()
+        })
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

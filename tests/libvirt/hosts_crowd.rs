@@ -1,6 +1,6 @@
 //! Many calls at once against one libvirtd: no failure, nothing left.
 //!
-//! Six workers by default, and the 32 with `CPI_TEST_CROWD=32`.
+//! Four workers by default, and the 32 with `CPI_TEST_CROWD=32`.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::sandbox::{Sandbox, virsh};
 fn workers() -> u8 {
     match std::env::var("CPI_TEST_CROWD") {
         Ok(number) => number.parse().expect("CPI_TEST_CROWD is a number from 1 to 200"),
-        Err(_) => 6,
+        Err(_) => 4,
     }
 }
 
