@@ -36,6 +36,14 @@ pub fn set_request_id(id: &str) {
     let _ = LOGGER.request_id.set(on_one_line(id));
 }
 
+/// The id that is put on every line, `-` when there is none.
+pub fn request_id() -> &'static str {
+    LOGGER
+        .request_id
+        .get()
+        .map_or("-", |id| if id.is_empty() { "-" } else { id })
+}
+
 /// What was logged so far, for the response of a failed call.
 pub fn kept_lines() -> String {
     LOGGER.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -73,14 +81,11 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let id = self
-            .request_id
-            .get()
-            .map_or("-", |id| if id.is_empty() { "-" } else { id });
         let line = format!(
-            "{} {:5} [{id}] {}\n",
+            "{} {:5} [{}] {}\n",
             timestamp(SystemTime::now()),
             record.level(),
+            request_id(),
             on_one_line(&record.args().to_string())
         );
         // Nobody is left to tell when stderr is closed.
@@ -102,7 +107,7 @@ impl Log for Logger {
 }
 
 /// A caller's text must not be able to fake a log line.
-fn on_one_line(text: &str) -> String {
+pub fn on_one_line(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             let escaped: Vec<char> = if c.is_control() {
@@ -116,7 +121,7 @@ fn on_one_line(text: &str) -> String {
 }
 
 /// UTC in RFC 3339 with milliseconds.
-fn timestamp(now: SystemTime) -> String {
+pub fn timestamp(now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Days to a date by Howard Hinnant's civil_from_days, for days since 1970 only; years begin in March.

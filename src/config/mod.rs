@@ -54,8 +54,21 @@ pub struct Libvirt {
     pub server_ca: ServerCa,
     pub username: String,
     pub password: Secret,
+    pub ssh: Ssh,
     /// Seconds, 1 to 300.
     pub connect_timeout: u64,
+    /// Seconds, 2 to 3600.
+    pub keepalive_timeout: u64,
+}
+
+/// Keys for `ssh`, as text.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ssh {
+    /// Empty: the keys of the user that the CPI runs as.
+    pub private_key: Secret,
+    /// Public keys of the host, one a line. Empty: that user's known hosts.
+    pub host_key: String,
 }
 
 /// The TLS client certificate: both fields are PEM, or both are empty.
@@ -164,6 +177,10 @@ pub struct Throttle {
     pub name: ThrottleName,
     /// Absolute when `name` is `FileLock`.
     pub path: PathBuf,
+    /// Calls that may work at once, 1 to 1000.
+    pub limit: u64,
+    /// Seconds to wait for a turn, up to a day; 0: for ever.
+    pub timeout: u64,
 }
 
 impl Config {

@@ -134,10 +134,29 @@ pub const KEYS: &[Key] = &[
         "Password, where libvirtd asks for one (SASL).",
     ),
     key(
+        "libvirt.ssh.private_key",
+        Kind::Secret,
+        r#""""#,
+        "Private key for `ssh`, without a passphrase. Empty: the agent and keys of the CPI's own user.",
+    ),
+    key(
+        "libvirt.ssh.host_key",
+        Kind::String,
+        r#""""#,
+        "Public keys of the host for `ssh`, one a line, as `ssh-ed25519 AAAA...` or as lines of a known_hosts file. \
+         Empty: the known hosts of the CPI's own user.",
+    ),
+    key(
         "libvirt.connect_timeout",
         Kind::Integer { min: 1, max: 300 },
         "10",
         "Seconds after which an attempt to connect to libvirtd is given up.",
+    ),
+    key(
+        "libvirt.keepalive_timeout",
+        Kind::Integer { min: 2, max: 3600 },
+        "30",
+        "Seconds of silence, in the middle of a call, after which a host is taken for lost.",
     ),
     key(
         "settings.storage_pool_name",
@@ -311,6 +330,19 @@ pub const KEYS: &[Key] = &[
         "throttle.path",
         Kind::String,
         r#""/var/lock/libvirt-storage-volume.lock""#,
-        "The file that `file-lock` locks, an absolute path.",
+        "The file that `file-lock` locks, an absolute path. With a `throttle.limit` above 1 there are more, with \
+         `.2`, `.3`, ... and `.queue` appended.",
+    ),
+    key(
+        "throttle.limit",
+        Kind::Integer { min: 1, max: 1000 },
+        "1",
+        "How many calls `file-lock` lets work at once.",
+    ),
+    key(
+        "throttle.timeout",
+        Kind::Integer { min: 0, max: 86400 },
+        "0",
+        "Seconds after which a call stops waiting for `file-lock` and fails, ok to retry. 0: it waits for ever.",
     ),
 ];

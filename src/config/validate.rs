@@ -70,7 +70,8 @@ fn certificates(config: &Config, mistakes: &mut Mistakes) {
             }
         }
     }
-    for (path, pem) in [certificate, private_key, ca] {
+    let ssh_key = ("libvirt.ssh.private_key", config.libvirt.ssh.private_key.expose());
+    for (path, pem) in [certificate, private_key, ca, ssh_key] {
         if mistakes.none_at(&[path]) && !pem.is_empty() && !pem.contains("-----BEGIN") {
             mistakes.add(Layer::Merged, path, "not PEM: there is no line with -----BEGIN");
         }

@@ -1,6 +1,6 @@
 //! Making, growing and deleting the volume of a persistent disk.
 
-use super::{Attachments, DiskProperties, Record, users};
+use super::{Attachments, DiskProperties, Record, find, users};
 use crate::cid::Cid;
 use crate::config::Config;
 use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
@@ -85,6 +85,12 @@ pub fn resize(libvirt: &Connection, cid: &Cid, volume: &Volume, size: u64) -> Re
     volume
         .resize(bytes)
         .map_err(|e| e.during(format!("growing disk {cid}")))
+}
+
+/// Rolls back the making of a disk that no VM has seen yet.
+pub fn delete_if_there(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<()> {
+    Record::delete(&libvirt.pool(config.settings.stemcell_pool())?, cid)?;
+    find(libvirt, config, cid)?.map_or(Ok(()), |volume| volume.delete())
 }
 
 /// Deletes the disk with all that is remembered about it.

@@ -1,50 +1,59 @@
 //! The connection to one libvirtd.
 
-use tempfile::TempDir;
 use virt::connect::Connect;
 use virt::domain::Domain as VirtDomain;
 use virt::error::ErrorNumber;
 use virt::storage_pool::StoragePool;
 
 use super::errors::is;
+use super::open::{NotOpen, open};
+use super::private_files::PrivateFiles;
 use super::{Domain, Network, Pool, Volume};
-use super::{event_loop, uri};
+use super::{refusal, uri, warnings};
 use crate::config::{self, DomainType};
 use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::element::Element;
 
-/// An open connection. Certificates written for it go when it is dropped.
+/// An open connection.
 pub struct Connection {
     pub(super) connect: Connect,
     /// As opened, without secrets.
     pub uri: String,
-    _certificates: Option<TempDir>,
 }
 
 impl Connection {
-    /// Connects as the configuration says.
+    /// Connects as the configuration says, within `libvirt.connect_timeout`.
     ///
     /// # Errors
-    /// `CloudError`, ok to retry, naming the URI that could not be reached.
+    /// `CloudError` naming the URI, ok to retry where the host could not be reached, and not where it, or we,
+    /// refused to go on for a reason that a second try does not cure.
     pub fn open(config: &config::Libvirt) -> Result<Self> {
         // Expected errors are part of the work here; libvirt would print each one to stderr.
         virt::error::clear_error_callback();
-        event_loop::start();
-        let certificates = uri::write_certificates(config)?;
-        let full_uri = uri::of(config, certificates.as_ref().map(TempDir::path));
-        let shown = uri::without_parameters(&full_uri).to_owned();
-        let connect = Connect::open(Some(&full_uri)).map_err(|e| {
-            Error::cloud(format!(
-                "connecting to libvirt at {shown}: {}; is libvirtd running there, and may this user connect?",
-                e.message()
-            ))
-            .retryable()
+        // Libvirt has read the files once it is connected, so they go at the end of this function.
+        let private = PrivateFiles::write(config)?;
+        let full_uri = uri::of(config, private.as_ref().map(PrivateFiles::path));
+        let uri = uri::without_parameters(&full_uri).to_owned();
+        let connect = open(config, &full_uri).map_err(|not_open| {
+            let error = match not_open {
+                NotOpen::TimedOut => refusal::timed_out(config.connect_timeout),
+                NotOpen::Refused(message) => {
+                    let warnings = if refusal::needs_warnings(&message) {
+                        warnings::said_during(|| drop(open(config, &full_uri))).unwrap_or_default()
+                    } else {
+                        String::new()
+                    };
+                    refusal::explain(config, &message, &warnings)
+                }
+            };
+            error.during(format!("connecting to libvirt at {uri}"))
         })?;
-        Ok(Self {
-            connect,
-            uri: shown,
-            _certificates: certificates,
-        })
+        Ok(Self { connect, uri })
+    }
+
+    /// Whether the host is still there, as far as is known without asking it.
+    pub fn is_alive(&self) -> bool {
+        self.connect.is_alive().unwrap_or(false)
     }
 
     /// The pool of this name, started if it was inactive.

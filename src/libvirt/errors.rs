@@ -10,6 +10,12 @@ impl From<LibvirtError> for Error {
         let Some(number) = number_of(&error) else {
             return Self::cloud(message);
         };
+        if means_too_old(number, message) {
+            return Self::cloud(format!(
+                "{message}; the host's libvirt is too old for this, or cannot do it: version 6.0 or later is needed \
+                 (`virsh version` on the host)"
+            ));
+        }
         let cpi_error = Self::new(error_type(number, message), message);
         if is_worth_a_retry(number, message) {
             cpi_error.retryable()
@@ -53,10 +59,30 @@ fn is_worth_a_retry(number: ErrorNumber, message: &str) -> bool {
             | ErrorNumber::OperationTimeout
             | ErrorNumber::AgentUnresponsive
     ) || means_busy(message)
-        || message.contains("client socket is closed")
-        || message.contains("End of file while reading data")
-        || message.contains("Cannot recv data")
-        || message.contains("Cannot write data")
+        || means_lost(message)
+}
+
+/// A call, or a flag of a call, that the other side does not know.
+fn means_too_old(number: ErrorNumber, message: &str) -> bool {
+    match number {
+        ErrorNumber::NoSupport => true,
+        ErrorNumber::Rpc => message.contains("unknown procedure"),
+        ErrorNumber::InvalidArg => message.contains("unsupported flags"),
+        _ => false,
+    }
+}
+
+/// The connection is no more: libvirtd ended, or the host or the network between is gone.
+fn means_lost(message: &str) -> bool {
+    [
+        "client socket is closed",
+        "closed due to keepalive timeout",
+        "End of file while reading data",
+        "Cannot recv data",
+        "Cannot write data",
+    ]
+    .iter()
+    .any(|part| message.contains(part))
 }
 
 /// Another storage job is at work on the pool or the volume; it ends by itself.
@@ -101,6 +127,31 @@ mod tests {
         ] {
             assert_eq!(Error::from(error).error_type, expected);
         }
+    }
+
+    #[test]
+    fn what_an_old_libvirt_does_not_know_is_said_and_not_tried_again() {
+        virt::error::clear_error_callback();
+        let connect = virt::connect::Connect::open(Some("test:///default")).unwrap();
+        let domain = connect.lookup_domain_by_name("test").unwrap();
+        for error in [
+            // The test driver has neither this call nor this flag.
+            connect.num_of_nw_filters().unwrap_err(),
+            domain.undefine_flags(1 << 30).unwrap_err(),
+        ] {
+            let error = Error::from(error);
+            assert!(
+                error.message.contains("version 6.0 or later is needed"),
+                "{error}"
+            );
+            assert!(!error.ok_to_retry);
+        }
+        let unknown = "unknown procedure: 999";
+        assert!(means_too_old(ErrorNumber::Rpc, unknown));
+        assert!(!means_too_old(
+            ErrorNumber::Rpc,
+            "Cannot recv data: Connection reset by peer"
+        ));
     }
 
     #[test]

@@ -8,9 +8,13 @@ mod event_loop;
 mod ffi;
 mod host_devices;
 mod network;
+mod open;
 mod pool;
+mod private_files;
+mod refusal;
 mod uri;
 mod volume;
+mod warnings;
 
 pub use connection::Connection;
 pub use domain::{Changes, Domain};

@@ -140,7 +140,8 @@ impl Pool {
     pub fn volume(&self, name: &str) -> Result<Option<Volume>> {
         match self.pool.lookup_storage_vol_by_name(name) {
             Ok(volume) => Ok(Some(self.own(volume, name))),
-            Err(e) if is(&e, ErrorNumber::NoStorageVolume) => Ok(None),
+            // The pool may be somebody else's, and go while all of them are looked through.
+            Err(e) if is(&e, ErrorNumber::NoStorageVolume) || is(&e, ErrorNumber::NoStoragePool) => Ok(None),
             Err(e) => Err(Error::from(e).during(format!("looking up volume {name} in pool {}", self.name))),
         }
     }
@@ -148,9 +149,12 @@ impl Pool {
     /// Every volume of the pool, ours or not.
     pub fn volumes(&self) -> Result<Vec<Volume>> {
         let failed = |e| Error::from(e).during(format!("listing the volumes of pool {}", self.name));
-        self.pool
-            .list_all_volumes(0)
-            .map_err(failed)?
+        let volumes = match self.pool.list_all_volumes(0) {
+            // As above.
+            Err(e) if is(&e, ErrorNumber::NoStoragePool) => Vec::new(),
+            listed => listed.map_err(failed)?,
+        };
+        volumes
             .into_iter()
             .map(|volume| {
                 let name = volume.name().map_err(failed)?;

@@ -1,19 +1,13 @@
-//! Connection URIs, and the certificates that a TLS connection reads from a directory.
+//! Connection URIs.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use tempfile::TempDir;
-
+use super::private_files::{SSH_KEY, SSH_KNOWN_HOSTS};
 use crate::config::{Libvirt, LibvirtType};
-use crate::rpc::{Error, Result};
 
-/// Directories of this name under TMPDIR hold private keys of calls that run, or were killed.
-pub const CERTIFICATE_DIRECTORY_PREFIX: &str = "libvirt-bosh-cpi-pki-";
-
-/// The URI to open: `libvirt.uri` as it is, or one made from the other `libvirt` keys.
-pub fn of(config: &Libvirt, certificates: Option<&Path>) -> String {
+/// The URI to open: `libvirt.uri` as it is, or one made from the other `libvirt` keys and the directory that their
+/// certificates and keys were written to.
+pub fn of(config: &Libvirt, private: Option<&Path>) -> String {
     if !config.uri.is_empty() {
         return config.uri.clone();
     }
@@ -29,11 +23,12 @@ pub fn of(config: &Libvirt, certificates: Option<&Path>) -> String {
         LibvirtType::Tcp => ("tcp", true),
         LibvirtType::Tls => ("tls", true),
         LibvirtType::Ssh => {
-            parameters.push(("no_tty", "1".to_owned()));
-            ("ssh", true)
+            ssh_parameters(config, private, &mut parameters);
+            // In this process: no ssh program that outlives a call that gave up, and no terminal to ask on.
+            ("libssh", true)
         }
     };
-    if let Some(directory) = certificates {
+    if let (LibvirtType::Tls, Some(directory)) = (config.libvirt_type, private) {
         parameters.push(("pkipath", directory.display().to_string()));
     }
     let authority = if remote { authority(config) } else { String::new() };
@@ -47,6 +42,31 @@ pub fn of(config: &Libvirt, certificates: Option<&Path>) -> String {
         format!("?{}", query.join("&"))
     };
     format!("qemu+{transport}://{authority}/system{query}")
+}
+
+fn ssh_parameters(config: &Libvirt, private: Option<&Path>, parameters: &mut Vec<(&str, String)>) {
+    let within = |directory: &Path, name: &str| directory.join(name).display().to_string();
+    if let Some(directory) = private {
+        if !config.ssh.private_key.is_empty() {
+            parameters.push(("keyfile", within(directory, SSH_KEY)));
+            // Otherwise libvirt takes whatever of the user's own needs no answer from a person.
+            parameters.push(("sshauth", "privkey".to_owned()));
+        }
+        if !config.ssh.host_key.is_empty() {
+            parameters.push(("known_hosts", within(directory, SSH_KNOWN_HOSTS)));
+        }
+    }
+    parameters.push(("known_hosts_verify", "normal".to_owned()));
+    parameters.push(("no_tty", "1".to_owned()));
+}
+
+/// The host as a known_hosts file names it.
+pub fn known_hosts_name(config: &Libvirt) -> String {
+    let host = config.host.trim_start_matches('[').trim_end_matches(']');
+    match config.port.as_str() {
+        "" | "22" => host.to_owned(),
+        port => format!("[{host}]:{port}"),
+    }
 }
 
 fn authority(config: &Libvirt) -> String {
@@ -85,33 +105,6 @@ fn percent_encode(text: &str) -> String {
         .collect()
 }
 
-/// Writes the PEM texts of the configuration where libvirt looks for them, readable by this user only. The
-/// directory goes when the returned guard does. None when the configuration brings no certificates.
-pub fn write_certificates(config: &Libvirt) -> Result<Option<TempDir>> {
-    let files = [
-        ("cacert.pem", config.server_ca.certificate.as_str()),
-        ("clientcert.pem", config.client.certificate.as_str()),
-        ("clientkey.pem", config.client.private_key.expose()),
-    ];
-    if config.libvirt_type != LibvirtType::Tls || files.iter().all(|(_, text)| text.is_empty()) {
-        return Ok(None);
-    }
-    let failed = |e: std::io::Error| {
-        Error::cpi(format!(
-            "writing the TLS certificates to a directory in TMPDIR: {e}"
-        ))
-    };
-    let directory = tempfile::Builder::new()
-        .prefix(CERTIFICATE_DIRECTORY_PREFIX)
-        .permissions(fs::Permissions::from_mode(0o700))
-        .tempdir()
-        .map_err(failed)?;
-    for (name, text) in files.iter().filter(|(_, text)| !text.is_empty()) {
-        fs::write(directory.path().join(name), text).map_err(failed)?;
-    }
-    Ok(Some(directory))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,7 +136,7 @@ mod tests {
             (json!({"type": "tls", "host": "h"}), "qemu+tls://h/system"),
             (
                 json!({"type": "ssh", "host": "h", "username": "me"}),
-                "qemu+ssh://me@h/system?no_tty=1",
+                "qemu+libssh://me@h/system?known_hosts_verify=normal&no_tty=1",
             ),
             (
                 json!({"type": "tcp", "host": "h", "uri": "test:///default"}),
@@ -152,26 +145,5 @@ mod tests {
         ] {
             assert_eq!(of(&libvirt(config), None), expected);
         }
-    }
-
-    #[test]
-    fn certificates_are_private_and_go_with_the_guard() {
-        let pem = |kind: &str| format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
-        let config = libvirt(json!({"type": "tls", "host": "h",
-            "client": {"certificate": pem("CERTIFICATE"), "private_key": pem("PRIVATE KEY")},
-            "server_ca": {"certificate": pem("CERTIFICATE")}}));
-        let guard = write_certificates(&config).unwrap().unwrap();
-        let path = guard.path().to_owned();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(
-            fs::read_to_string(path.join("clientkey.pem")).unwrap(),
-            pem("PRIVATE KEY")
-        );
-        assert_eq!(
-            of(&config, Some(&path)),
-            format!("qemu+tls://h/system?pkipath={}", path.display())
-        );
-        drop(guard);
-        assert!(!path.exists());
     }
 }

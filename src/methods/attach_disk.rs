@@ -44,7 +44,11 @@ fn attach(libvirt: &Connection, cpi: &Cpi, domain: &Domain, disk_cid: &Cid, volu
         domain.attach_device(&device, Changes::Persistent)?;
         undo.push(
             format!("disk {disk_cid} in the definition of VM {}", domain.name),
-            || domain.detach_device(&device, Changes::Persistent),
+            || {
+                cpi.libvirt_for_undo()?
+                    .domain(&domain.name)?
+                    .detach_device(&device, Changes::Persistent)
+            },
         );
         // Another call may have looked at the same time: now that the disk is in a definition, one of the two sees
         // the other.

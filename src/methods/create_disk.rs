@@ -18,20 +18,20 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 
     let libvirt = cpi.libvirt()?;
     let disk_cid = Cid::new_disk();
-    let volume = disk::create_volume(libvirt, &cpi.config, &disk_cid, size, &properties)?;
+    // Before it is done: where the connection is lost, nobody knows whether it was.
+    let mut undo = Undo::new();
+    undo.push(format!("disk {disk_cid}"), || {
+        disk::delete_if_there(cpi.libvirt_for_undo()?, &cpi.config, &disk_cid)
+    });
+    disk::create_volume(libvirt, &cpi.config, &disk_cid, size, &properties)?;
     if properties.run_time != RunTimeOptions::default() {
-        let mut undo = Undo::new();
-        undo.push(format!("disk {disk_cid}"), || volume.delete());
         let record = Record {
             options: properties.run_time,
             ..Record::default()
         };
-        record.write(
-            libvirt,
-            &libvirt.pool(cpi.config.settings.stemcell_pool())?,
-            &disk_cid,
-        )?;
-        undo.disarm();
+        let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+        record.write(libvirt, &records, &disk_cid)?;
     }
+    undo.disarm();
     Ok(disk_cid.as_str().into())
 }

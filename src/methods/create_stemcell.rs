@@ -36,14 +36,20 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
             format: image.format,
             backing: None,
         };
-        let volume = pool.create_volume(&plain(&spec), name)?;
+        // Before it is done: where the connection is lost, nobody knows whether it was.
         let mut undo = Undo::new();
-        undo.push(format!("volume {name}"), || {
-            pool.volume(name)?.map_or(Ok(()), |volume| volume.delete())
-        });
+        undo.push(format!("volume {name}"), || delete_volume(cpi, name));
+        let volume = pool.create_volume(&plain(&spec), name)?;
         volume.upload(libvirt, image.reader, image.file_size)?;
         Ok(undo)
     })?;
     undo.disarm();
     Ok(name.into())
+}
+
+fn delete_volume(cpi: &Cpi, name: &str) -> Result<()> {
+    cpi.libvirt_for_undo()?
+        .pool(cpi.config.settings.stemcell_pool())?
+        .volume(name)?
+        .map_or(Ok(()), |volume| volume.delete())
 }

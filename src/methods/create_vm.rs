@@ -94,7 +94,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let names = VolumeNames::of(&vm.cid);
     let mut undo = Undo::new();
     undo.push(format!("volumes of VM {}", vm.cid), || {
-        vm::delete_volumes(libvirt, &vm.cid).map(drop)
+        vm::delete_volumes(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
     });
 
     let mut disks = vec![(clone_stemcell(vm, cpi, &pool, &stemcell, &names.boot)?, BOOT)];
@@ -117,12 +117,14 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     ));
 
     let xml = domain_xml(vm, cpi, libvirt, &disks)?;
-    let domain = libvirt.define_domain(&xml, vm.cid.as_str())?;
+    // Before it is done: where the connection is lost, nobody knows whether it was.
     undo.push(format!("VM {}", vm.cid), || {
-        vm::find(libvirt, &vm.cid)?.map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
+        vm::find(cpi.libvirt_for_undo()?, &vm.cid)?
+            .map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
     });
+    let domain = libvirt.define_domain(&xml, vm.cid.as_str())?;
     undo.push(format!("DHCP host entries of VM {}", vm.cid), || {
-        network::unreserve(libvirt, &vm.cid).map(drop)
+        network::unreserve(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
     });
     network::reserve(libvirt, &cpi.config.settings, &vm.cid, &vm.nics)?;
     domain.set_autostart()?;

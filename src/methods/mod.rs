@@ -37,6 +37,8 @@ pub struct Cpi {
     pub config: Config,
     pub api_version: u64,
     connection: OnceCell<Connection>,
+    /// For rolling back after the first one was lost; the error when there is none either.
+    second_connection: OnceCell<Result<Connection>>,
 }
 
 impl Cpi {
@@ -45,6 +47,7 @@ impl Cpi {
             config,
             api_version,
             connection: OnceCell::new(),
+            second_connection: OnceCell::new(),
         }
     }
 
@@ -61,6 +64,23 @@ impl Cpi {
             Connection::open(&self.config.libvirt)?
         };
         Ok(self.connection.get_or_init(|| connection))
+    }
+
+    /// The connection to undo things by: a second one where the first was lost, tried for once, so that a host
+    /// that stays away costs one `libvirt.connect_timeout` and not one for each step.
+    ///
+    /// # Errors
+    /// As for `libvirt`.
+    pub fn libvirt_for_undo(&self) -> Result<&Connection> {
+        let first = self.libvirt()?;
+        if first.is_alive() {
+            return Ok(first);
+        }
+        let second = self.second_connection.get_or_init(|| {
+            let _step = logging::step("connecting to libvirt again, to roll back");
+            Connection::open(&self.config.libvirt)
+        });
+        second.as_ref().map_err(Clone::clone)
     }
 }
 

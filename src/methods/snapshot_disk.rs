@@ -24,10 +24,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let doing = || format!("taking snapshot {snapshot_cid} of disk {disk_cid}");
     let mut undo = Undo::new();
     undo.push(format!("snapshot {snapshot_cid}"), || {
-        libvirt
-            .pool(&volume.pool)?
-            .volume(snapshot_cid.as_str())?
-            .map_or(Ok(()), |volume| volume.delete())
+        disk::delete_if_there(cpi.libvirt_for_undo()?, &cpi.config, &snapshot_cid)
     });
     copy(libvirt, &disk_cid, &volume, &snapshot_cid).map_err(|e| e.during(doing()))?;
 

@@ -55,11 +55,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let new_cid = Cid::new_disk();
     let mut undo = Undo::new();
     undo.push(format!("disk {new_cid}"), || {
-        Record::delete(&records, &new_cid)?;
-        libvirt
-            .pool(pool_name)?
-            .volume(new_cid.as_str())?
-            .map_or(Ok(()), |volume| volume.delete())
+        disk::delete_if_there(cpi.libvirt_for_undo()?, &cpi.config, &new_cid)
     });
     let copy =
         copy(libvirt, &volume, &state, &new_cid, pool_name, &properties).map_err(|e| e.during(doing()))?;

@@ -134,43 +134,12 @@ impl Sandbox {
     /// Starts a call without waiting for its answer.
     pub fn start(&self, method: &str, arguments: Value) -> Child {
         let request = json!({"method": method, "arguments": arguments, "api_version": 2});
-        self.start_with(&request.to_string())
-    }
-
-    fn start_with(&self, request: &str) -> Child {
-        // What the Director gives its CPIs, and nothing else.
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cpi"))
-            .arg("--config")
-            .arg(self.config_path())
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("TMPDIR", self.directory.path())
-            .env("HOME", "/root")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
-        child
+        start_cpi(&self.config_path(), self.directory.path(), &request.to_string())
     }
 
     /// Sends this text as it is.
     pub fn send(&self, request: &str) -> Answer {
-        let child = self.start_with(request);
-        let output = child.wait_with_output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            output.status.success(),
-            "exit code {:?}: {stderr}",
-            output.status.code()
-        );
-        let stdout = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(stdout.lines().count(), 1, "{stdout}");
-        let response: Value = serde_json::from_str(&stdout).unwrap();
-        let keys: Vec<&String> = response.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["result", "error", "log"]);
-        Answer { response, stderr }
+        call_cpi(&self.config_path(), self.directory.path(), request)
     }
 
     /// Uploads the small test stemcell.
@@ -281,6 +250,42 @@ impl Answer {
     }
 }
 
+/// One process, which has its request.
+fn start_cpi(config: &Path, tmpdir: &Path, request: &str) -> Child {
+    // What the Director gives its CPIs, and nothing else.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cpi"))
+        .arg("--config")
+        .arg(config)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("TMPDIR", tmpdir)
+        .env("HOME", "/root")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+    child
+}
+
+/// One process, one request, one response.
+pub fn call_cpi(config: &Path, tmpdir: &Path, request: &str) -> Answer {
+    let output = start_cpi(config, tmpdir, request).wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success(),
+        "exit code {:?}: {stderr}",
+        output.status.code()
+    );
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    let response: Value = serde_json::from_str(&stdout).unwrap();
+    let keys: Vec<&String> = response.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["result", "error", "log"]);
+    Answer { response, stderr }
+}
+
 /// The test stemcell's `image` file, `qcow2` or `raw` inside; `make setup` builds it.
 pub fn stemcell_image(format: &str) -> String {
     let cache = std::env::var_os("CPI_TEST_CACHE")
@@ -362,7 +367,7 @@ fn make_network(name: &str) -> u8 {
 }
 
 /// Hashes merge, anything else replaces.
-fn merge(into: &mut Value, from: Value) {
+pub fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -1,0 +1,137 @@
+//! Why no connection came about, in words that say what to mend.
+
+use crate::config::Libvirt;
+use crate::rpc::Error;
+
+/// What libvirt says where it did not take the server's certificate. The reason is only in its warnings.
+const CERTIFICATE_REFUSED: &str = "Failed to verify peer's certificate";
+
+/// Words of libvirt, GnuTLS, libssh or SASL, one set of which is all in a message, and what that means here. The
+/// first that fits counts.
+const REASONS: &[(&[&[&str]], &str)] = &[
+    (
+        &[&["The client certificate", "has expired"]],
+        "libvirt.client.certificate has expired",
+    ),
+    (
+        &[&["The CA certificate", "has expired"]],
+        "libvirt.server_ca.certificate has expired",
+    ),
+    (
+        &[&["Our own certificate", "failed validation"]],
+        "libvirt.client.certificate is not signed by the CA in libvirt.server_ca.certificate, or is not valid now; is \
+         each of the two the one for this host?",
+    ),
+    (
+        &[&["does not match the hostname"]],
+        "the server's certificate is for another host name; set libvirt.host to a name in the certificate, or give \
+         the host one for this name (subjectAltName)",
+    ),
+    (
+        &[&["hasn't got a known issuer"]],
+        "the server's certificate is not signed by the CA in libvirt.server_ca.certificate; is that the CA of this \
+         host?",
+    ),
+    (
+        &[&["certificate has been revoked"], &["certificate is revoked"]],
+        "the server's certificate is revoked",
+    ),
+    (
+        &[&["uses an insecure algorithm"]],
+        "the server's certificate is signed with an algorithm that is no longer safe",
+    ),
+    (
+        // What libvirt leaves of GnuTLS's reasons once the issuer is known.
+        &[
+            &["The certificate is not trusted"],
+            &["server certificate", "has expired"],
+        ],
+        "the server's certificate has expired, or is not valid yet: see its dates and both machines' clocks",
+    ),
+    (
+        &[
+            &["Unable to read TLS confirmation"],
+            &["server verification (of our certificate or IP address) failed"],
+            &["Certificate is required"],
+        ],
+        "the server wants a client certificate and did not accept ours, or got none; set libvirt.client.certificate \
+         and private_key to a pair that the CA of this host has signed",
+    ),
+    (
+        &[
+            &["Unable to import"],
+            &["Unable to set x509"],
+            &["Cannot read CA certificate"],
+            &["usage does not permit"],
+            &["purpose does not allow"],
+            &["basic constraints do not show a CA"],
+        ],
+        "libvirt cannot use the certificates of libvirt.client and libvirt.server_ca; are they whole PEM texts, and \
+         does the private key belong to the certificate?",
+    ),
+    (
+        &[&["SASL(-4)"], &["no mechanism available"]],
+        "libvirtd offers no way of logging in (SASL mechanism) that this machine knows; are the SASL plugins \
+         (libsasl2-modules) installed?",
+    ),
+    (
+        &[
+            &["authentication failed: authentication failed"],
+            &["authentication failed: Failed to", "SASL"],
+            &["Failed to collect auth"],
+        ],
+        "libvirtd did not accept libvirt.username and libvirt.password (SASL); if they are right, libvirtd's log says \
+         what is wrong with its SASL set-up",
+    ),
+    (
+        &[&["SSH host key"], &["SSH HOST KEY"], &["session host key"]],
+        "the host's SSH key is not one of libvirt.ssh.host_key; see `ssh-keyscan` for the keys that it has, and make \
+         sure that they are its own",
+    ),
+    (
+        &[&["private key", "reading"], &["private key", "import"]],
+        "libvirt.ssh.private_key is no private key that can be used without a passphrase",
+    ),
+    (
+        &[&["SSH", "authenticat"], &["libssh", "authenticat"]],
+        "the host did not accept the key of libvirt.ssh.private_key for the user libvirt.username",
+    ),
+];
+
+/// Libvirt refused to connect, or was refused. Not ok to retry where the reason is known to stay.
+pub(super) fn explain(config: &Libvirt, message: &str, warnings: &str) -> Error {
+    let said = &without_secrets(config, message);
+    let fits = |words: &&[&str]| {
+        words
+            .iter()
+            .all(|word| said.contains(word) || warnings.contains(word))
+    };
+    match REASONS.iter().find(|(sets, _)| sets.iter().any(fits)) {
+        Some((_, reason)) => Error::cloud(format!("{reason} ({said})")),
+        None => Error::cloud(format!(
+            "{said}; is libvirtd running there, and may this user connect?"
+        ))
+        .retryable(),
+    }
+}
+
+/// Whether libvirt's warnings know more than its message.
+pub(super) fn needs_warnings(message: &str) -> bool {
+    message.contains(CERTIFICATE_REFUSED)
+}
+
+/// Nobody answered. The host may be back in a minute.
+pub(super) fn timed_out(seconds: u64) -> Error {
+    Error::cloud(format!(
+        "no answer within {seconds} s (libvirt.connect_timeout); is the host up, and does a firewall let us through?"
+    ))
+    .retryable()
+}
+
+/// None of these libraries is known to quote a password, but the promise is ours.
+fn without_secrets(config: &Libvirt, message: &str) -> String {
+    match config.password.expose() {
+        "" => message.to_owned(),
+        password => message.replace(password, "(secret)"),
+    }
+}
