@@ -92,6 +92,11 @@ impl CloudProperties {
             .transpose()
     }
 
+    /// Passes over properties that are meant for somebody else.
+    pub fn ignore(&mut self, names: &[&str]) {
+        self.values.retain(|name, _| !names.contains(&name.as_str()));
+    }
+
     /// To be called after the last property.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{NicProperties, Subnet};
 use crate::cloud_properties::CloudProperties;
 use crate::rpc::{Error, Result};
+use crate::vm::VmProperties;
 use crate::xml::network::Mode;
 
 const WHAT: &str = "argument 1 (network definition)";
@@ -77,6 +78,8 @@ impl Request {
             return Err(properties.wrong("host_address", "true unless mode is isolated"));
         }
         NicProperties::take(&mut properties)?;
+        // The Director mixes the availability zone's properties in, which are VM properties.
+        properties.ignore(VmProperties::NAMES);
         properties.end()?;
         Ok(Self {
             mode,
@@ -161,7 +164,7 @@ mod tests {
     fn what_the_director_sends() {
         let request = parse(
             json!({"type": "manual", "range": "10.0.0.0/24", "gateway": "10.0.0.1", "netmask_bits": 24,
-            "cloud_properties": {"mode": "isolated", "filter": "clean-traffic"}}),
+            "cloud_properties": {"mode": "isolated", "filter": "clean-traffic", "cpu": 2, "storage_pool": "az1"}}),
         )
         .unwrap();
         let expected = Request {

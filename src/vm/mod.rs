@@ -1,12 +1,18 @@
 //! VMs: what belongs to one, and how its parts are named and found.
 
+pub mod boot_disk;
+pub mod domain;
+mod new_vm;
 mod nics;
 mod properties;
+pub mod settings_drive;
 mod volumes;
 
+pub use domain::OwnDisk;
+pub use new_vm::NewVm;
 pub use nics::{Nic, plan as plan_nics};
 pub use properties::VmProperties;
-pub use volumes::{VolumeNames, delete_all as delete_volumes};
+pub use volumes::{BOOT, EPHEMERAL, SETTINGS, VolumeNames, delete_all as delete_volumes};
 
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Domain};

@@ -21,6 +21,9 @@ pub struct VmProperties {
 }
 
 impl VmProperties {
+    /// Every property that `parse` knows.
+    pub const NAMES: &[&str] = &["cpu", "memory", "ephemeral_disk", "boot_disk", "storage_pool"];
+
     /// # Errors
     /// `CloudError` naming the property that is wrong or unknown.
     pub fn parse(what: &str, values: Map<String, Value>) -> Result<Self> {
@@ -39,5 +42,33 @@ impl VmProperties {
     /// The cloud properties that ask for a VM of this size.
     pub fn of_size(cpu: u64, memory: u64, ephemeral_disk: u64) -> Value {
         json!({"cpu": cpu, "memory": memory, "ephemeral_disk": ephemeral_disk})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_that_are_read() {
+        let all: Map<String, Value> = VmProperties::NAMES
+            .iter()
+            .map(|name| {
+                let value = if *name == "storage_pool" {
+                    json!("p")
+                } else {
+                    json!(5)
+                };
+                ((*name).to_owned(), value)
+            })
+            .collect();
+        assert_eq!(VmProperties::parse("x", all.clone()).unwrap().boot_disk, Some(5));
+        for name in VmProperties::NAMES {
+            let mut misspelt = all.clone();
+            let value = misspelt.remove(*name).unwrap();
+            misspelt.insert(format!("{name}x"), value);
+            let message = VmProperties::parse("x", misspelt).unwrap_err().message;
+            assert!(message.contains(&format!("did you mean {name}?")), "{message}");
+        }
     }
 }

@@ -5,21 +5,27 @@ use crate::cid::Cid;
 use crate::libvirt::Connection;
 use crate::rpc::Result;
 
+/// Serials that the guest finds these volumes by.
+pub const BOOT: &str = "boot";
+pub const EPHEMERAL: &str = "ephemeral";
+/// Also what the design calls the config drive's, whatever kind of drive it is.
+pub const SETTINGS: &str = "config";
+
 /// Names of a new VM's volumes.
 pub struct VolumeNames {
     /// Overlay on, or copy of, the stemcell.
     pub boot: String,
     pub ephemeral: String,
     /// Config drive or CD-ROM with the agent's settings.
-    pub config: String,
+    pub settings: String,
 }
 
 impl VolumeNames {
     pub fn of(vm_cid: &Cid) -> Self {
         Self {
-            boot: format!("{vm_cid}-boot"),
-            ephemeral: format!("{vm_cid}-ephemeral"),
-            config: format!("{vm_cid}-config"),
+            boot: format!("{vm_cid}-{BOOT}"),
+            ephemeral: format!("{vm_cid}-{EPHEMERAL}"),
+            settings: format!("{vm_cid}-{SETTINGS}"),
         }
     }
 }
@@ -29,9 +35,9 @@ fn all_names(vm_cid: &Cid) -> Vec<String> {
     let VolumeNames {
         boot,
         ephemeral,
-        config,
+        settings,
     } = VolumeNames::of(vm_cid);
-    let mut names = vec![boot, ephemeral, config];
+    let mut names = vec![boot, ephemeral, settings];
     if let Some(uuid) = vm_cid.vm_uuid() {
         names.extend(["bdisk", "edisk", "cdisk"].map(|prefix| format!("{prefix}-{uuid}")));
     }
