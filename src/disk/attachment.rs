@@ -3,7 +3,7 @@
 use crate::cid::names_disk;
 use crate::config::DiskBus;
 use crate::libvirt::{Connection, Domain};
-use crate::rpc::Result;
+use crate::rpc::{ErrorType, Result};
 use crate::xml::disk::target_name;
 use crate::xml::element::Element;
 
@@ -71,18 +71,25 @@ impl Attachments {
 pub fn users(libvirt: &Connection, volume: &str) -> Result<Vec<String>> {
     let mut users = Vec::new();
     for domain in libvirt.all_domains()? {
-        let attachments = match Attachments::of(&domain) {
-            Ok(attachments) => attachments,
+        match refers(&domain, volume) {
+            Ok(true) => users.push(domain.name),
+            Ok(false) => {}
             // Somebody else's VM may be deleted while we look.
-            Err(error) if error.error_type == crate::rpc::ErrorType::VmNotFound => continue,
+            Err(error) if error.error_type == ErrorType::VmNotFound => {}
             Err(error) => return Err(error),
-        };
-        let refers = |xml: &Element| disks(xml).any(|disk| refers_to(disk, volume));
-        if attachments.live.as_ref().is_some_and(refers) || refers(&attachments.persistent) {
-            users.push(domain.name);
         }
     }
     Ok(users)
+}
+
+fn refers(domain: &Domain, volume: &str) -> Result<bool> {
+    // Hosts have many VMs, and hardly any has the disk: their XML is not worth parsing.
+    if !domain.mentions(volume)? {
+        return Ok(false);
+    }
+    let attachments = Attachments::of(domain)?;
+    let in_disks = |xml: &Element| disks(xml).any(|disk| refers_to(disk, volume));
+    Ok(attachments.live.as_ref().is_some_and(in_disks) || in_disks(&attachments.persistent))
 }
 
 /// Cids of the persistent disks in a domain's XML, in their order there.

@@ -135,6 +135,19 @@ impl Domain {
         parse(&format!("VM {}", self.name), &text)
     }
 
+    /// Whether one of the VM's two descriptions has this text in it, as libvirt writes it; cheaper than reading them.
+    pub fn mentions(&self, text: &str) -> Result<bool> {
+        let has = |flags| {
+            let xml = self
+                .domain
+                .xml_desc(flags)
+                .map_err(|e| self.failed("reading", e))?;
+            Ok::<bool, Error>(xml.contains(text))
+        };
+        // Only a running VM has two: without an id it does not run.
+        Ok(has(sys::VIR_DOMAIN_XML_INACTIVE)? || (self.domain.id().is_some() && has(0)?))
+    }
+
     /// Adds a device.
     pub fn attach_device(&self, device: &Element, to: Changes) -> Result<()> {
         self.domain
