@@ -156,13 +156,14 @@ fn ignored_signals() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::Config;
     use crate::libvirt::uri;
     use serde_json::{Map, json};
 
-    fn libvirt(value: serde_json::Value) -> Libvirt {
+    /// The `libvirt` part of a configuration.
+    pub fn libvirt(value: serde_json::Value) -> Libvirt {
         Config::from_value("test", json!({ "libvirt": value }), &Map::new())
             .unwrap()
             .libvirt

@@ -108,14 +108,8 @@ fn percent_encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use serde_json::{Map, json};
-
-    fn libvirt(value: serde_json::Value) -> Libvirt {
-        Config::from_value("test", json!({ "libvirt": value }), &Map::new())
-            .unwrap()
-            .libvirt
-    }
+    use crate::libvirt::private_files::tests::libvirt;
+    use serde_json::json;
 
     #[test]
     fn every_transport_has_its_uri() {
