@@ -8,7 +8,7 @@ mod volume;
 pub use attachment::{Attachments, attached_disk_cids, users};
 pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
-pub use volume::{create_volume, delete, delete_if_there, require_growth, resize};
+pub use volume::{create_volume, delete, delete_if_there, require_format, require_growth, resize};
 
 use crate::cid::Cid;
 use crate::config::{Config, DiskBus};

@@ -25,9 +25,12 @@ pub fn create_volume(
         .as_ref()
         .unwrap_or(&config.settings.storage_pool_name);
     let pool = libvirt.pool(pool_name)?;
-    if properties.format != VolumeFormat::Raw && pool.kind()? != PoolKind::Files {
+    let kind = pool.kind()?;
+    require_format(pool_name, kind, properties.format)?;
+    if properties.preallocation == Preallocation::Full && kind == PoolKind::Rbd {
         return Err(Error::cloud(format!(
-            "storage pool {pool_name} does not hold files, so its disks are raw; leave out cloud property format"
+            "storage pool {pool_name} is of type rbd, where nothing can be allocated ahead; \
+             leave out cloud property preallocation"
         )));
     }
     let spec = VolumeSpec {
@@ -45,6 +48,19 @@ pub fn create_volume(
             pool.create_volume(&xml, spec.name)
         }
     }
+}
+
+/// Refuses a format that the pool's volumes cannot have.
+///
+/// # Errors
+/// `CloudError`.
+pub fn require_format(pool_name: &str, kind: PoolKind, format: VolumeFormat) -> Result<()> {
+    if format != VolumeFormat::Raw && kind != PoolKind::Files {
+        return Err(Error::cloud(format!(
+            "storage pool {pool_name} does not hold files, so its disks are raw; leave out cloud property format"
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses to shrink a disk.
@@ -82,8 +98,9 @@ pub fn resize(libvirt: &Connection, cid: &Cid, volume: &Volume, size: u64) -> Re
                 .map_err(|e| e.during(format!("growing disk {cid}")));
         }
     }
-    volume
-        .resize(bytes)
+    libvirt
+        .pool(&volume.pool)?
+        .grow_volume(volume, bytes)
         .map_err(|e| e.during(format!("growing disk {cid}")))
 }
 
@@ -105,9 +122,17 @@ pub fn delete(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume)
             users.join(", ")
         )));
     }
-    if config.settings.wipe_block_volumes && libvirt.pool(&volume.pool)?.kind()? == PoolKind::Blocks {
-        volume.wipe()?;
+    match libvirt.pool(&volume.pool)?.kind()? {
+        PoolKind::Blocks => {
+            if config.settings.wipe_block_volumes {
+                volume.wipe()?;
+            }
+            volume.delete()?;
+        }
+        PoolKind::Rbd => volume
+            .delete_with_snapshots()
+            .map_err(|e| e.during(format!("deleting disk {cid}")))?,
+        PoolKind::Files | PoolKind::Other => volume.delete()?,
     }
-    volume.delete()?;
     Record::delete(&libvirt.pool(config.settings.stemcell_pool())?, cid)
 }

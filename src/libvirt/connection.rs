@@ -4,6 +4,7 @@ use virt::connect::Connect;
 use virt::domain::Domain as VirtDomain;
 use virt::error::ErrorNumber;
 use virt::storage_pool::StoragePool;
+use virt::sys;
 
 use super::errors::is;
 use super::open::{NotOpen, open};
@@ -74,7 +75,11 @@ impl Connection {
         Pool::started(pool, name)
     }
 
-    /// The volume of this name in whichever active pool it lives; `first` are the pools to look in first.
+    /// The volume of this name in whichever pool it lives; `first` are the pools to look in first. A volume must not
+    /// seem lost because libvirt could not start its pool: those it should have started itself are started.
+    ///
+    /// # Errors
+    /// `CloudError` when such a pool does not start, since nobody knows what is in it.
     pub fn volume_in_any_pool(&self, name: &str, first: &[&str]) -> Result<Option<Volume>> {
         for pool in first {
             if let Some(volume) = self.pool(pool)?.volume(name)? {
@@ -89,14 +94,30 @@ impl Connection {
                 return Ok(Some(volume));
             }
         }
+        let stopped =
+            sys::VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE | sys::VIR_CONNECT_LIST_STORAGE_POOLS_AUTOSTART;
+        for pool in self.pools(stopped)? {
+            let started = self.pool(&pool.name);
+            if let Some(volume) = started.and_then(|pool| pool.volume(name)).map_err(|e| {
+                e.during(format!(
+                    "looking for volume {name} in every pool that is to be started with libvirt"
+                ))
+            })? {
+                return Ok(Some(volume));
+            }
+        }
         Ok(None)
     }
 
     /// Every pool that is active now, ours or not.
     pub fn active_pools(&self) -> Result<Vec<Pool>> {
+        self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
+    }
+
+    fn pools(&self, which: u32) -> Result<Vec<Pool>> {
         let pools: Vec<StoragePool> = self
             .connect
-            .list_all_storage_pools(virt::sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
+            .list_all_storage_pools(which)
             .map_err(|e| Error::from(e).during("listing storage pools"))?;
         pools
             .into_iter()

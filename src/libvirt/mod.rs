@@ -11,6 +11,7 @@ mod network;
 mod open;
 mod pool;
 mod private_files;
+mod rbd;
 mod refusal;
 mod uri;
 mod volume;

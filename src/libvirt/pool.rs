@@ -1,17 +1,20 @@
 //! Storage pools.
 
+use std::time::{Duration, Instant};
+
 use virt::error::ErrorNumber;
 use virt::storage_pool::StoragePool;
 use virt::storage_vol::StorageVol;
 use virt::sys::{VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA, VIR_STORAGE_VOL_CREATE_REFLINK};
 
-use super::Volume;
 use super::busy::when_free;
 use super::connection::parse;
 use super::errors::is;
-use crate::rpc::{Error, Result};
+use super::{Volume, rbd};
+use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::disk::DiskSource;
 use crate::xml::element::Element;
+use crate::xml::volume::for_raw_blocks;
 
 /// What a pool's volumes are, as far as it makes a difference here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +25,7 @@ pub enum PoolKind {
     Blocks,
     /// Ceph.
     Rbd,
+    /// Neither files nor blocks that would need wiping: zfs and what there may be else.
     Other,
 }
 
@@ -34,34 +38,6 @@ impl PoolKind {
             _ => Self::Other,
         }
     }
-}
-
-/// Monitors and secret are the pool's own, so that an operator only names the pool.
-fn rbd_source(pool: &Element, volume: &str) -> Element {
-    let ceph_pool = pool
-        .descend(&["source", "name"])
-        .map(Element::text)
-        .unwrap_or_default();
-    let mut source = Element::new("source")
-        .with_attribute("protocol", "rbd")
-        .with_attribute("name", format!("{}/{volume}", ceph_pool.trim()));
-    let Some(pool_source) = pool.child("source") else {
-        return source;
-    };
-    for host in pool_source.children_named("host") {
-        source.push(host.clone());
-    }
-    if let Some(auth) = pool_source.child("auth") {
-        let mut of_disk = Element::new("auth");
-        if let Some(user) = auth.attribute("username") {
-            of_disk.set_attribute("username", user);
-        }
-        if let Some(secret) = auth.child("secret") {
-            of_disk.push(secret.clone().with_attribute("type", "ceph"));
-        }
-        source.push(of_disk);
-    }
-    source
 }
 
 /// An active storage pool.
@@ -114,13 +90,30 @@ impl Pool {
     /// # Errors
     /// `CloudError` saying what to name instead.
     pub fn require_files(&self) -> Result<()> {
-        match self.kind()? {
+        let xml = self.xml()?;
+        match PoolKind::of(&xml) {
             PoolKind::Files => Ok(()),
             PoolKind::Blocks | PoolKind::Rbd | PoolKind::Other => Err(Error::cloud(format!(
-                "storage pool {} does not hold files, so libvirt cannot upload stemcells and settings drives to it; \
-                 name a pool of type dir, fs or netfs as settings.stemcell_pool_name",
+                "storage pool {} is of type {}: it holds no files, which stemcells and settings drives are uploaded \
+                 as; name a pool of type dir, fs or netfs as settings.stemcell_pool_name",
+                self.name,
+                xml.attribute("type").unwrap_or("unknown")
+            ))),
+        }
+    }
+
+    /// What a boot disk needs: that libvirt can copy a stemcell from another pool to it.
+    ///
+    /// # Errors
+    /// `CloudError` saying what to name instead.
+    pub fn require_copies(&self) -> Result<()> {
+        match self.kind()? {
+            PoolKind::Rbd => Err(Error::cloud(format!(
+                "storage pool {} is of type rbd, which libvirt cannot copy a stemcell to; \
+                 it is for persistent disks, name another one in the VM's cloud property storage_pool",
                 self.name
             ))),
+            PoolKind::Files | PoolKind::Blocks | PoolKind::Other => Ok(()),
         }
     }
 
@@ -128,7 +121,7 @@ impl Pool {
     pub fn disk_source(&self, volume: &str) -> Result<DiskSource> {
         let xml = self.xml()?;
         Ok(match PoolKind::of(&xml) {
-            PoolKind::Rbd => DiskSource::Network(rbd_source(&xml, volume)),
+            PoolKind::Rbd => DiskSource::Network(rbd::source(&xml, volume)),
             PoolKind::Files | PoolKind::Blocks | PoolKind::Other => DiskSource::Volume {
                 pool: self.name.clone(),
                 volume: volume.to_owned(),
@@ -177,25 +170,84 @@ impl Pool {
     }
 
     fn create_volume_with(&self, xml: &Element, name: &str, flags: u32) -> Result<Volume> {
-        let text = xml.to_string();
-        let volume = when_free(|| StorageVol::create_xml(&self.pool, &text, flags))
-            .map_err(|e| Error::from(e).during(format!("creating volume {name} in pool {}", self.name)))?;
+        let pool = self.xml()?;
+        let text = fit(xml, &pool).to_string();
+        self.require_room(&pool, xml)?;
+        let started = Instant::now();
+        let volume = when_free(|| StorageVol::create_xml(&self.pool, &text, flags)).map_err(|e| {
+            self.explain(e.into(), &pool, started.elapsed())
+                .during(format!("creating volume {name} in pool {}", self.name))
+        })?;
         Ok(self.own(volume, name))
     }
 
     /// Creates a volume with the content of another one, without copying where the file system can share blocks.
     pub fn clone_volume(&self, xml: &Element, name: &str, from: &Volume) -> Result<Volume> {
-        let text = xml.to_string();
+        let pool = self.xml()?;
+        let text = fit(xml, &pool).to_string();
         let clone = |flags| when_free(|| StorageVol::create_xml_from(&self.pool, &text, &from.volume, flags));
-        let volume = clone(VIR_STORAGE_VOL_CREATE_REFLINK)
-            .or_else(|_| clone(0))
-            .map_err(|e| {
-                Error::from(e).during(format!(
-                    "copying volume {} to {name} in pool {}",
-                    from.name, self.name
-                ))
-            })?;
+        let started = Instant::now();
+        let volume = match PoolKind::of(&pool) {
+            // Whether it can is only known by trying.
+            PoolKind::Files => clone(VIR_STORAGE_VOL_CREATE_REFLINK).or_else(|_| clone(0)),
+            PoolKind::Blocks | PoolKind::Rbd | PoolKind::Other => clone(0),
+        }
+        .map_err(|e| {
+            self.explain(e.into(), &pool, started.elapsed()).during(format!(
+                "copying volume {} to {name} in pool {}",
+                from.name, self.name
+            ))
+        })?;
         Ok(self.own(volume, name))
+    }
+
+    /// Ceph takes images of any size, those included that could never be filled.
+    fn require_room(&self, pool: &Element, volume: &Element) -> Result<()> {
+        let bytes = |xml: &Element| {
+            xml.child("capacity")
+                .and_then(|capacity| capacity.text().trim().parse::<u64>().ok())
+        };
+        match (PoolKind::of(pool), bytes(volume), bytes(pool)) {
+            (PoolKind::Rbd, Some(wanted), Some(whole)) if wanted > whole => Err(Error::new(
+                ErrorType::NoDiskSpace,
+                format!(
+                    "a volume of {wanted} bytes does not fit in pool {}, which has {whole} bytes in all",
+                    self.name
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Grows a volume of this pool to this many bytes.
+    ///
+    /// # Errors
+    /// `NoDiskSpace`, `CloudError`.
+    pub fn grow_volume(&self, volume: &Volume, bytes: u64) -> Result<()> {
+        let started = Instant::now();
+        volume.resize(bytes).or_else(|e| {
+            let waited = started.elapsed();
+            Err(self.explain(e, &self.xml()?, waited))
+        })
+    }
+
+    /// What the failure of a write of this duration means.
+    fn explain(&self, error: Error, pool: &Element, waited: Duration) -> Error {
+        match PoolKind::of(pool) {
+            PoolKind::Rbd => rbd::explain(error, waited, || self.answers_reads()),
+            PoolKind::Files | PoolKind::Blocks | PoolKind::Other => error,
+        }
+    }
+
+    /// Whether the storage behind the pool lets itself be read.
+    fn answers_reads(&self) -> bool {
+        let any = self
+            .pool
+            .list_all_volumes(0)
+            .unwrap_or_default()
+            .into_iter()
+            .next();
+        any.is_some_and(|volume| volume.xml_desc(0).is_ok())
     }
 
     fn own(&self, volume: StorageVol, name: &str) -> Volume {
@@ -207,23 +259,21 @@ impl Pool {
     }
 }
 
+/// The volume as this pool can make it.
+fn fit(volume: &Element, pool: &Element) -> Element {
+    match PoolKind::of(pool) {
+        PoolKind::Blocks => for_raw_blocks(volume),
+        PoolKind::Files | PoolKind::Rbd | PoolKind::Other => volume.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
 
-    #[test]
-    fn an_rbd_disk_takes_monitors_and_secret_from_its_pool() {
-        let pool = Element::parse(
-            "<pool type='rbd'><name>ceph</name><source><host name='10.0.0.1' port='6789'/><host name='mon2'/>\
-             <name>libvirt</name><auth type='ceph' username='admin'><secret uuid='u'/></auth></source></pool>",
-        )
-        .unwrap();
-        assert_eq!(PoolKind::of(&pool), PoolKind::Rbd);
-        assert_eq!(
-            rbd_source(&pool, "v").to_string(),
-            "<source protocol='rbd' name='libvirt/v'><host name='10.0.0.1' port='6789'/><host name='mon2'/>\
-             <auth username='admin'><secret uuid='u' type='ceph'/></auth></source>"
-        );
+    fn pool(kind: &str) -> Element {
+        Element::new("pool").with_attribute("type", kind)
     }
 
     #[test]
@@ -234,11 +284,31 @@ mod tests {
             ("logical", PoolKind::Blocks),
             ("iscsi", PoolKind::Blocks),
             ("zfs", PoolKind::Other),
+            ("rbd", PoolKind::Rbd),
         ] {
-            assert_eq!(
-                PoolKind::of(&Element::new("pool").with_attribute("type", kind)),
-                expected
-            );
+            assert_eq!(PoolKind::of(&pool(kind)), expected);
+        }
+    }
+
+    #[test]
+    fn each_kind_of_pool_gets_volumes_it_can_make() {
+        let volume = plain(&VolumeSpec {
+            name: "v",
+            capacity: 8 << 20,
+            format: VolumeFormat::Raw,
+            backing: None,
+        });
+        let thin = "<volume><allocation>0</allocation><name>v</name><capacity>8388608</capacity>\
+                    <target><format type='raw'/></target></volume>";
+        let thick = "<volume><allocation>8388608</allocation><name>v</name><capacity>8388608</capacity><target/></volume>";
+        for (kind, expected) in [
+            ("dir", thin),
+            ("rbd", thin),
+            ("zfs", thin),
+            ("logical", thick),
+            ("iscsi", thick),
+        ] {
+            assert_eq!(fit(&volume, &pool(kind)).to_string(), expected, "{kind}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::Read;
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::storage_vol::StorageVol;
 use virt::stream::Stream;
+use virt::sys::VIR_STORAGE_VOL_DELETE_WITH_SNAPSHOTS;
 
 use super::Connection;
 use super::busy::when_free;
@@ -56,10 +57,10 @@ impl Volume {
             .descend(&["target", "format"])
             .and_then(|format| format.attribute("type"));
         Ok(VolumeState {
-            format: match format {
-                // Pools of blocks know no formats: what is in them is raw.
-                None => Some(VolumeFormat::Raw),
-                Some(name) => VolumeFormat::from_name(name),
+            format: match (xml.attribute("type"), format) {
+                // What pools of blocks call a format says something else; what is in them is raw.
+                (Some("block" | "network"), _) | (_, None) => Some(VolumeFormat::Raw),
+                (_, Some(name)) => VolumeFormat::from_name(name),
             },
             capacity: bytes("capacity")?,
             allocation: bytes("allocation")?,
@@ -69,7 +70,27 @@ impl Volume {
 
     /// Deletes the volume; one that is already gone is fine.
     pub fn delete(&self) -> Result<()> {
-        match when_free(|| self.volume.delete(0)) {
+        self.delete_with(0)
+    }
+
+    /// Deletes a Ceph image together with what it was copied through: for each copy of it, libvirt leaves a snapshot
+    /// in it.
+    ///
+    /// # Errors
+    /// `CloudError` while a copy lives, which shares what it has not changed with the image.
+    pub fn delete_with_snapshots(&self) -> Result<()> {
+        self.delete_with(VIR_STORAGE_VOL_DELETE_WITH_SNAPSHOTS)
+            .map_err(|e| {
+                if e.message.contains("failed to unprotect snapshot") {
+                    e.during("snapshots taken of it still share its data, delete them first")
+                } else {
+                    e
+                }
+            })
+    }
+
+    fn delete_with(&self, flags: u32) -> Result<()> {
+        match when_free(|| self.volume.delete(flags)) {
             Ok(()) => Ok(()),
             Err(e) if is(&e, ErrorNumber::NoStorageVolume) => Ok(()),
             Err(e) => Err(self.failed("deleting", e)),

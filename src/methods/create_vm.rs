@@ -62,6 +62,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let files = libvirt.pool(config.settings.stemcell_pool())?;
     files.require_files()?;
     let pool = libvirt.pool(vm.properties.storage_pool.as_ref().unwrap_or(&files.name))?;
+    pool.require_copies()?;
     let stemcell = boot_disk::find_stemcell(libvirt, &files, &vm.stemcell_cid)?;
     network::require(libvirt, &vm.nics)?;
     network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Cpi;
 use crate::cid::Cid;
 use crate::disk::{self, DiskProperties, Record};
-use crate::libvirt::{Connection, Volume, VolumeState};
+use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
 use crate::logging;
 use crate::rpc::{Arguments, Error, Result};
 use crate::undo::Undo;
@@ -52,6 +52,17 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         return Ok(Value::Null);
     }
 
+    let from = libvirt.pool(&volume.pool)?.kind()?;
+    let to = libvirt.pool(pool_name)?.kind()?;
+    disk::require_format(pool_name, to, properties.format).map_err(|e| e.during(doing()))?;
+    if *pool_name != volume.pool && (from == PoolKind::Rbd || to == PoolKind::Rbd) {
+        // The Director makes a new disk then, and copies within a VM.
+        return Err(Error::not_supported(format!(
+            "libvirt cannot copy from pool {} to pool {pool_name}: one of them is of type rbd",
+            volume.pool
+        ))
+        .during(doing()));
+    }
     let new_cid = Cid::new_disk();
     let mut undo = Undo::new();
     undo.push(format!("disk {new_cid}"), || {

@@ -63,6 +63,16 @@ pub fn allocate_fully(volume: &mut Element) {
     allocation.set_text(capacity);
 }
 
+/// The volume for a pool of raw blocks, whatever a template says: all of it allocated, since libvirt makes a snapshot
+/// without an origin of a logical volume that has less, which breaks when that is used up; and without a format,
+/// which such pools don't have.
+pub fn for_raw_blocks(volume: &Element) -> Element {
+    let mut volume = volume.clone();
+    allocate_fully(&mut volume);
+    volume.child_or_new("target").remove_children("format");
+    volume
+}
+
 /// The `<volume>` of our own making: nothing allocated ahead.
 pub fn plain(spec: &VolumeSpec<'_>) -> Element {
     let mut volume = Element::new("volume").with_child(Element::new("allocation").with_text("0"));
