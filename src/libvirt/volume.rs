@@ -11,7 +11,7 @@ use super::Connection;
 use super::busy::when_free;
 use super::connection::parse;
 use super::errors::is;
-use crate::rpc::{Error, Result};
+use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::volume::VolumeFormat;
 
 /// What one stream message carries at most, bytes: libvirt's own limit for all versions.
@@ -99,6 +99,9 @@ impl Volume {
 
     /// Fills the volume from its beginning with everything the reader gives, `length` bytes.
     ///
+    /// Libvirt writes behind the stream's back and drops the error of a write that fails at the end, as on a full
+    /// pool; nothing after it is written then. So the last data that can be told from a hole is read back.
+    ///
     /// # Errors
     /// What the reader says, `NoDiskSpace`, or `CloudError`. The volume's content is undefined then.
     pub fn upload(&self, connection: &Connection, reader: &mut dyn Read, length: u64) -> Result<()> {
@@ -106,7 +109,10 @@ impl Volume {
         let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
         when_free(|| self.volume.upload(&stream, 0, length, 0)).map_err(failed)?;
         match send_all(&stream, reader) {
-            Ok(()) => stream.finish().map_err(failed),
+            Ok(last) => {
+                stream.finish().map_err(failed)?;
+                self.verify(connection, last.as_ref())
+            }
             Err(SendError::Read(e)) => {
                 abort(stream);
                 Err(Error::cloud(format!(
@@ -121,11 +127,30 @@ impl Volume {
         }
     }
 
+    fn verify(&self, connection: &Connection, last: Option<&Sent>) -> Result<()> {
+        let Some(sent) = last else { return Ok(()) };
+        if self.read(connection, sent.offset, sent.bytes.len() as u64)? == sent.bytes {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorType::NoDiskSpace,
+            format!(
+                "uploading to volume {} in pool {}: not everything was written: No space left on device, \
+                 or a fault that only libvirtd's log tells",
+                self.name, self.pool
+            ),
+        ))
+    }
+
     /// The whole content of a small volume, `limit` bytes at most.
     pub fn download(&self, connection: &Connection, limit: u64) -> Result<Vec<u8>> {
+        self.read(connection, 0, limit)
+    }
+
+    fn read(&self, connection: &Connection, offset: u64, length: u64) -> Result<Vec<u8>> {
         let failed = |e| self.failed("downloading", e);
         let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
-        when_free(|| self.volume.download(&stream, 0, limit, 0)).map_err(failed)?;
+        when_free(|| self.volume.download(&stream, offset, length, 0)).map_err(failed)?;
         let mut content = Vec::new();
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -158,18 +183,39 @@ enum SendError {
     Libvirt(LibvirtError),
 }
 
-fn send_all(stream: &Stream, reader: &mut dyn Read) -> std::result::Result<(), SendError> {
+/// A piece of what was uploaded.
+struct Sent {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// Sends everything; returns the last chunk that is not all zeros.
+fn send_all(stream: &Stream, reader: &mut dyn Read) -> std::result::Result<Option<Sent>, SendError> {
+    let mut last: Option<Sent> = None;
     let mut chunk = vec![0; CHUNK];
+    let mut offset = 0;
     loop {
         let filled = read_full(reader, &mut chunk).map_err(SendError::Read)?;
         if filled == 0 {
-            return Ok(());
+            return Ok(last);
         }
         let mut rest = &chunk[..filled];
         while !rest.is_empty() {
             let sent = stream.send(rest).map_err(SendError::Libvirt)?;
             rest = &rest[usize::try_from(sent).unwrap_or(0)..];
         }
+        if chunk[..filled].iter().any(|byte| *byte != 0) {
+            // The buffers take turns.
+            let mut buffer = last.take().map_or_else(Vec::new, |sent| sent.bytes);
+            std::mem::swap(&mut buffer, &mut chunk);
+            buffer.truncate(filled);
+            last = Some(Sent {
+                offset,
+                bytes: buffer,
+            });
+            chunk.resize(CHUNK, 0);
+        }
+        offset += filled as u64;
     }
 }
 
