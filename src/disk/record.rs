@@ -29,6 +29,21 @@ fn volume_name(disk_cid: &Cid) -> String {
     format!("{disk_cid}.record")
 }
 
+fn upload(libvirt: &Connection, pool: &Pool, name: &str, bytes: &[u8]) -> Result<()> {
+    let spec = VolumeSpec {
+        name,
+        capacity: bytes.len() as u64,
+        format: VolumeFormat::Raw,
+        backing: None,
+    };
+    let volume = pool.create_volume(&plain(&spec), name)?;
+    let mut undo = Undo::new();
+    undo.push(format!("volume {name}"), || volume.delete());
+    volume.upload(libvirt, &mut &bytes[..], bytes.len() as u64)?;
+    undo.disarm();
+    Ok(())
+}
+
 impl Record {
     /// The disk's record in this pool, which must hold files; an empty one when there is none.
     pub fn read(libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<Self> {
@@ -58,22 +73,23 @@ impl Record {
             .ok()
             .filter(|b| b.len() <= MAX_BYTES)
             .ok_or_else(too_large)?;
-        Self::delete(pool, disk_cid)?;
+        let before = match pool.volume(&name)? {
+            Some(volume) => {
+                let bytes = volume.download(libvirt, MAX_BYTES as u64)?;
+                volume.delete()?;
+                Some(bytes)
+            }
+            None => None,
+        };
         if *self == Self::default() {
             return Ok(());
         }
-        let spec = VolumeSpec {
-            name: &name,
-            capacity: bytes.len() as u64,
-            format: VolumeFormat::Raw,
-            backing: None,
-        };
-        let volume = pool.create_volume(&plain(&spec), &name)?;
-        let mut undo = Undo::new();
-        undo.push(format!("volume {name}"), || volume.delete());
-        volume.upload(libvirt, &mut bytes.as_slice(), bytes.len() as u64)?;
-        undo.disarm();
-        Ok(())
+        upload(libvirt, pool, &name, &bytes).inspect_err(|_| {
+            // What a full pool had room for a moment ago it may have room for again.
+            if let Some(Err(e)) = before.map(|bytes| upload(libvirt, pool, &name, &bytes)) {
+                log::warn!("volume {name} is lost: {e}");
+            }
+        })
     }
 
     /// Forgets the record; none is fine.
