@@ -45,7 +45,11 @@ pub fn create_volume(
         Preallocation::Metadata => pool.create_volume_with_metadata(&xml, spec.name),
         Preallocation::Full => {
             allocate_fully(&mut xml);
-            pool.create_volume(&xml, spec.name)
+            match properties.format {
+                VolumeFormat::Raw => pool.create_volume(&xml, spec.name),
+                // Libvirt looks at the allocation of a qcow2 only together with its tables.
+                VolumeFormat::Qcow2 => pool.create_volume_with_metadata(&xml, spec.name),
+            }
         }
     }
 }
