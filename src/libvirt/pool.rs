@@ -171,6 +171,7 @@ impl Pool {
 
     fn create_volume_with(&self, xml: &Element, name: &str, flags: u32) -> Result<Volume> {
         let pool = self.xml()?;
+        require_creation(&pool, &self.name)?;
         let text = fit(xml, &pool).to_string();
         self.require_room(&pool, xml)?;
         let started = Instant::now();
@@ -184,6 +185,7 @@ impl Pool {
     /// Creates a volume with the content of another one, without copying where the file system can share blocks.
     pub fn clone_volume(&self, xml: &Element, name: &str, from: &Volume) -> Result<Volume> {
         let pool = self.xml()?;
+        require_creation(&pool, &self.name)?;
         let text = fit(xml, &pool).to_string();
         let clone = |flags| when_free(|| StorageVol::create_xml_from(&self.pool, &text, &from.volume, flags));
         let started = Instant::now();
@@ -259,6 +261,21 @@ impl Pool {
     }
 }
 
+/// Refuses pools that volumes of our names cannot be made in.
+fn require_creation(pool: &Element, name: &str) -> Result<()> {
+    let kind = pool.attribute("type").unwrap_or("unknown");
+    let reason = match kind {
+        "disk" => "its volumes are partitions, which have names of their own",
+        "iscsi" | "iscsi-direct" | "scsi" | "mpath" => {
+            "its volumes are made where the storage is, not through libvirt"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::cloud(format!(
+        "storage pool {name} is of type {kind}: {reason}; name a pool of type dir, fs, netfs, logical, zfs or rbd"
+    )))
+}
+
 /// The volume as this pool can make it.
 fn fit(volume: &Element, pool: &Element) -> Element {
     match PoolKind::of(pool) {
@@ -291,6 +308,20 @@ mod tests {
     }
 
     #[test]
+    fn pools_that_name_their_volumes_themselves_are_refused() {
+        for kind in ["disk", "iscsi", "iscsi-direct", "scsi", "mpath"] {
+            let message = require_creation(&pool(kind), "p").unwrap_err().message;
+            assert!(
+                message.contains(&format!("pool p is of type {kind}")) && message.contains("logical"),
+                "{message}"
+            );
+        }
+        for kind in ["dir", "fs", "netfs", "logical", "zfs", "rbd"] {
+            require_creation(&pool(kind), "p").unwrap();
+        }
+    }
+
+    #[test]
     fn each_kind_of_pool_gets_volumes_it_can_make() {
         let volume = plain(&VolumeSpec {
             name: "v",
@@ -301,13 +332,7 @@ mod tests {
         let thin = "<volume><allocation>0</allocation><name>v</name><capacity>8388608</capacity>\
                     <target><format type='raw'/></target></volume>";
         let thick = "<volume><allocation>8388608</allocation><name>v</name><capacity>8388608</capacity><target/></volume>";
-        for (kind, expected) in [
-            ("dir", thin),
-            ("rbd", thin),
-            ("zfs", thin),
-            ("logical", thick),
-            ("iscsi", thick),
-        ] {
+        for (kind, expected) in [("dir", thin), ("rbd", thin), ("zfs", thin), ("logical", thick)] {
             assert_eq!(fit(&volume, &pool(kind)).to_string(), expected, "{kind}");
         }
     }

@@ -63,6 +63,12 @@ pub fn create(
         BootDiskClone::Full => false,
         BootDiskClone::Auto => holds_files,
     };
+    if overlay && !holds_files {
+        return Err(Error::cloud(format!(
+            "storage pool {} does not hold files, which overlays are; set settings.boot_disk_clone to auto or full",
+            pool.name
+        )));
+    }
     if overlay {
         let backing = Some(Backing {
             path: stemcell.path()?,

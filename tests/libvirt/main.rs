@@ -2,6 +2,7 @@
 //! and the guest itself are the witnesses.
 
 mod guest;
+mod loop_pool;
 mod sandbox;
 
 mod dhcp_entries;
@@ -16,6 +17,7 @@ mod hot_plug;
 mod networks;
 mod networks_created;
 mod networks_host;
+mod pools;
 mod rollback;
 mod snapshots;
 mod templates;
