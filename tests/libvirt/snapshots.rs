@@ -1,6 +1,6 @@
 //! Snapshots: copies of one moment, disks of their own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -131,16 +131,22 @@ fn a_snapshot_that_is_killed_or_fails_leaves_the_disk_unharmed() {
     let sandbox = Sandbox::new();
     let vm = sandbox.vm(&sandbox.stemcell(), 10);
     let guest = sandbox.address(10);
-    // Large enough for the copy to be met in the middle.
-    let disk = sandbox.call("create_disk", json!([512, {}])).text();
-    let path = format!("{}/pool/{disk}", sandbox.directory().display());
+    // Written in full, zeros too, and so much that the copy takes long enough to be met in the middle.
+    let disk = sandbox.call("create_disk", json!([2048, {}])).text();
+    let output = format!("of={}/pool/{disk}", sandbox.directory().display());
+    run(
+        "dd",
+        &["if=/dev/zero", &output, "bs=1M", "count=2048", "conv=notrunc"],
+    )
+    .unwrap();
     run(
         "dd",
         &[
             "if=/dev/urandom",
-            &format!("of={path}"),
+            &output,
             "bs=1M",
-            "count=512",
+            "count=4",
+            "seek=400",
             "conv=notrunc",
         ],
     )
@@ -152,9 +158,7 @@ fn a_snapshot_that_is_killed_or_fails_leaves_the_disk_unharmed() {
     let sum = shell(&guest, &sum_of);
 
     let mut killed = sandbox.start("snapshot_disk", json!([disk, {}]));
-    wait_for("the copy job", Duration::from_secs(30), || {
-        virsh(&["domjobinfo", &vm]).contains("Backup")
-    });
+    wait_for_copy_job(&vm);
     killed.kill().unwrap();
     killed.wait().unwrap();
     // Libvirt goes on copying; the next snapshot waits for that and succeeds.
@@ -166,9 +170,7 @@ fn a_snapshot_that_is_killed_or_fails_leaves_the_disk_unharmed() {
     // QEMU dies in the middle: an error, no snapshot, the disk still there and attached.
     let volumes_before = sandbox.volumes();
     let failing = sandbox.start("snapshot_disk", json!([disk, {}]));
-    wait_for("the copy job", Duration::from_secs(30), || {
-        virsh(&["domjobinfo", &vm]).contains("Backup")
-    });
+    wait_for_copy_job(&vm);
     virsh(&["destroy", &vm]);
     let output = failing.wait_with_output().unwrap();
     let response: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -183,4 +185,15 @@ fn a_snapshot_that_is_killed_or_fails_leaves_the_disk_unharmed() {
     sandbox.call("reboot_vm", json!([vm])).result();
     sandbox.wait_until_ready(&vm, 2);
     assert_eq!(shell(&guest, &sum_of), sum);
+}
+
+/// Looks without a pause: the job may be short.
+fn wait_for_copy_job(vm: &str) {
+    let started = Instant::now();
+    while !virsh(&["domjobinfo", vm]).contains("Backup") {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "no copy job was seen"
+        );
+    }
 }
