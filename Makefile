@@ -27,6 +27,7 @@ demo: build ## Run the life of a VM through the CPI on this machine's libvirt
 	@scripts/demo
 
 test: setup ## Run all tests, those on this machine's libvirt too
+	@scripts/setup ceph
 	@cargo $(test_as_root) test --locked
 
 bench: build ## Measure the CPI side by side with the same work done by virsh

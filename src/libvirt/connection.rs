@@ -9,7 +9,7 @@ use virt::sys;
 use super::errors::is;
 use super::open::{NotOpen, open};
 use super::private_files::PrivateFiles;
-use super::{Domain, Network, Pool, Volume};
+use super::{Domain, Network, Pool, PoolKind, Volume};
 use super::{refusal, uri, warnings};
 use crate::config::{self, DomainType};
 use crate::rpc::{Error, ErrorType, Result};
@@ -132,6 +132,10 @@ impl Connection {
     pub fn overlays_on(&self, path: &str) -> Result<Vec<String>> {
         let mut overlays = Vec::new();
         for pool in self.active_pools()? {
+            // An overlay is a file. Of a pool that is just going away, listing its volumes tells.
+            if pool.kind().is_ok_and(|kind| kind != PoolKind::Files) {
+                continue;
+            }
             for volume in pool.volumes()? {
                 match volume.state() {
                     Ok(state) if state.backing_path.as_deref() == Some(path) => overlays.push(volume.name),

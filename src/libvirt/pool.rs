@@ -241,15 +241,14 @@ impl Pool {
         }
     }
 
-    /// Whether the storage behind the pool lets itself be read.
+    /// Whether the storage behind the pool lets itself be read, as far as a few of its volumes tell: one may just be
+    /// being made, or waiting for another call.
     fn answers_reads(&self) -> bool {
-        let any = self
-            .pool
-            .list_all_volumes(0)
-            .unwrap_or_default()
-            .into_iter()
-            .next();
-        any.is_some_and(|volume| volume.xml_desc(0).is_ok())
+        let volumes = self.pool.list_all_volumes(0).unwrap_or_default();
+        volumes.iter().take(3).any(|volume| {
+            let started = Instant::now();
+            volume.xml_desc(0).is_ok() || started.elapsed() < rbd::WAITED
+        })
     }
 
     fn own(&self, volume: StorageVol, name: &str) -> Volume {

@@ -7,7 +7,7 @@ use crate::rpc::{Error, ErrorType};
 use crate::xml::element::Element;
 
 /// What a call that Ceph let wait takes at least. Libvirt gives up after 30 s, unless the pool's own XML says less.
-const WAITED: Duration = Duration::from_secs(4);
+pub(super) const WAITED: Duration = Duration::from_secs(3);
 
 /// The `<source>` of a disk. Monitors and secret are the pool's own, so that an operator only names the pool.
 pub(super) fn source(pool: &Element, volume: &str) -> Element {

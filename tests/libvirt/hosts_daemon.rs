@@ -194,7 +194,8 @@ impl Host {
             .unwrap_or_else(|message| panic!("virsh {arguments:?}: {message}"))
     }
 
-    fn inside(&self, command: &[&str]) -> Result<String, String> {
+    /// Runs a command within the host's namespaces.
+    pub fn inside(&self, command: &[&str]) -> Result<String, String> {
         let pid = self.first_process().ok_or("the host is down")?.to_string();
         run("nsenter", &[&["-t", &pid, "-m", "-n", "-p"], command].concat())
     }

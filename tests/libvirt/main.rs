@@ -1,6 +1,7 @@
 //! The real binary against a real libvirtd, with guests that really boot. `make setup` provides both; virsh, blkid
 //! and the guest itself are the witnesses.
 
+mod ceph_host;
 mod guest;
 mod loop_pool;
 mod sandbox;
@@ -18,6 +19,7 @@ mod networks;
 mod networks_created;
 mod networks_host;
 mod pools;
+mod pools_ceph;
 mod rollback;
 mod snapshots;
 mod templates;
