@@ -9,7 +9,6 @@ use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool};
 use crate::rpc::Result;
 use crate::undo::Undo;
-use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 /// Larger records are refused, and nothing larger is read.
 const MAX_BYTES: usize = 256 * 1024;
@@ -30,16 +29,11 @@ fn volume_name(disk_cid: &Cid) -> String {
 }
 
 fn upload(libvirt: &Connection, pool: &Pool, name: &str, bytes: &[u8]) -> Result<()> {
-    let spec = VolumeSpec {
-        name,
-        capacity: bytes.len() as u64,
-        format: VolumeFormat::Raw,
-        backing: None,
-    };
-    let volume = pool.create_volume(&plain(&spec), name)?;
     let mut undo = Undo::new();
-    undo.push(format!("volume {name}"), || volume.delete());
-    volume.upload(libvirt, &mut &bytes[..], bytes.len() as u64)?;
+    undo.push(format!("volume {name}"), || {
+        pool.volume(name)?.map_or(Ok(()), |volume| volume.delete())
+    });
+    pool.create_with_content(libvirt, name, bytes)?;
     undo.disarm();
     Ok(())
 }

@@ -10,11 +10,11 @@ use virt::sys::{VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA, VIR_STORAGE_VOL_CREATE
 use super::busy::when_free;
 use super::connection::parse;
 use super::errors::is;
-use super::{Volume, rbd};
+use super::{Connection, Volume, rbd};
 use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::disk::DiskSource;
 use crate::xml::element::Element;
-use crate::xml::volume::for_raw_blocks;
+use crate::xml::volume::{VolumeFormat, VolumeSpec, allocate_fully, for_raw_blocks, plain};
 
 /// What a pool's volumes are, as far as it makes a difference here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +169,24 @@ impl Pool {
         self.create_volume_with(xml, name, VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA)
     }
 
+    /// Creates a raw volume of exactly this content, for small ones. Its blocks are allocated first, since libvirt can
+    /// drop the error of a write that finds no space.
+    ///
+    /// # Errors
+    /// `NoDiskSpace`, `CloudError`; a volume that could not be filled may be left then.
+    pub fn create_with_content(&self, connection: &Connection, name: &str, content: &[u8]) -> Result<Volume> {
+        let mut xml = plain(&VolumeSpec {
+            name,
+            capacity: content.len() as u64,
+            format: VolumeFormat::Raw,
+            backing: None,
+        });
+        allocate_fully(&mut xml);
+        let volume = self.create_volume(&xml, name)?;
+        volume.fill(connection, content)?;
+        Ok(volume)
+    }
+
     fn create_volume_with(&self, xml: &Element, name: &str, flags: u32) -> Result<Volume> {
         let pool = self.xml()?;
         require_creation(&pool, &self.name)?;
@@ -286,7 +304,6 @@ fn fit(volume: &Element, pool: &Element) -> Element {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
 
     fn pool(kind: &str) -> Element {
         Element::new("pool").with_attribute("type", kind)

@@ -105,14 +105,23 @@ impl Volume {
     /// # Errors
     /// What the reader says, `NoDiskSpace`, or `CloudError`. The volume's content is undefined then.
     pub fn upload(&self, connection: &Connection, reader: &mut dyn Read, length: u64) -> Result<()> {
+        let last = self.send(connection, reader, length)?;
+        self.verify(connection, last.as_ref())
+    }
+
+    /// Fills the volume, all of whose blocks are allocated, with these bytes: a full pool has no say any more. Reading
+    /// back what was written would wait for libvirt, which reads the whole pool anew after an upload.
+    pub(super) fn fill(&self, connection: &Connection, bytes: &[u8]) -> Result<()> {
+        self.send(connection, &mut &bytes[..], bytes.len() as u64)
+            .map(drop)
+    }
+
+    fn send(&self, connection: &Connection, reader: &mut dyn Read, length: u64) -> Result<Option<Sent>> {
         let failed = |e| self.failed("uploading to", e);
         let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
         when_free(|| self.volume.upload(&stream, 0, length, 0)).map_err(failed)?;
         match send_all(&stream, reader) {
-            Ok(last) => {
-                stream.finish().map_err(failed)?;
-                self.verify(connection, last.as_ref())
-            }
+            Ok(last) => stream.finish().map_err(failed).map(|()| last),
             Err(SendError::Read(e)) => {
                 abort(stream);
                 Err(Error::cloud(format!(

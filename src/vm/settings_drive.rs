@@ -11,7 +11,6 @@ use crate::config::{Config, DiskBus, StemcellType};
 use crate::libvirt::{Connection, Pool, Volume};
 use crate::logging;
 use crate::rpc::Result;
-use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 /// The agent's settings on a drive of the kind that the stemcell's agent looks for.
 ///
@@ -69,16 +68,7 @@ pub fn image(vm: &NewVm, config: &Config) -> Result<Vec<u8>> {
 /// `NoDiskSpace` or `CloudError`.
 pub fn upload(libvirt: &Connection, pool: &Pool, name: &str, image: &[u8]) -> Result<Volume> {
     let _step = logging::step(format!("uploading settings drive {name}"));
-    let bytes = image.len() as u64;
-    let spec = VolumeSpec {
-        name,
-        capacity: bytes,
-        format: VolumeFormat::Raw,
-        backing: None,
-    };
-    let volume = pool.create_volume(&plain(&spec), name)?;
-    volume.upload(libvirt, &mut &image[..], bytes)?;
-    Ok(volume)
+    pool.create_with_content(libvirt, name, image)
 }
 
 /// A path that does not depend on the order in which the guest numbers its disks.
