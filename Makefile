@@ -11,10 +11,10 @@ ifneq ($(shell id -u),0)
 test_as_root := --config 'target."cfg(all())".runner=["$(CURDIR)/scripts/lib/as-root"]'
 endif
 
-.PHONY: help setup build demo test bench lint clean
+.PHONY: help setup build release demo test reliability bench lint clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install packages, start libvirtd, build the test stemcell, fetch crates; quick when done
 	@scripts/setup
@@ -23,12 +23,19 @@ setup: ## Install packages, start libvirtd, build the test stemcell, fetch crate
 build: setup ## Build the release binary, target/release/cpi
 	@cargo build --release --locked
 
+release: setup ## Build what the BOSH package is made of, src/cpi_bundle; `bosh create-release` comes next
+	@scripts/release
+
 demo: build ## Run the life of a VM through the CPI on this machine's libvirt
 	@scripts/demo
 
 test: setup ## Run all tests, those on this machine's libvirt too
 	@scripts/setup ceph
+	@scripts/bare-root
 	@cargo $(test_as_root) test --locked
+
+reliability: setup ## Hurt the CPI at every call to libvirt: half an hour and more
+	@CPI_TEST_FAULTS=all cargo $(test_as_root) test --locked --test libvirt faults::
 
 bench: build ## Measure the CPI side by side with the same work done by virsh
 	@scripts/bench

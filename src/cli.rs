@@ -1,26 +1,243 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::config::LogLevel;
 
-/// BOSH CPI for libvirt: reads one CPI request (JSON) from stdin, writes one response (JSON) to stdout.
+/// Where the BOSH job `libvirt_cpi` puts its configuration.
+pub const JOB_CONFIG: &str = "/var/vcap/jobs/libvirt_cpi/config/cpi.json";
+
+/// BOSH CPI for libvirt.
 ///
-/// Logs go to stderr. The exit code is 0 whenever a response was written, also for a failed call.
+/// Without a command it serves BOSH: it reads one CPI request (JSON) from stdin and writes one response (JSON) to
+/// stdout. Logs go to stderr, and the exit code is 0 whenever a response was written, also for a failed call.
+///
+/// The commands serve a person, on the same configuration file. Their exit code is 1 when something is wrong.
 #[derive(Debug, Parser)]
 #[command(
     name = "cpi",
     version,
-    after_help = "Example:\n  echo '{\"method\":\"info\",\"arguments\":[]}' | cpi --config cpi.json"
+    max_term_width = 80,
+    disable_help_subcommand = true,
+    after_help = "Examples:\n  echo '{\"method\":\"info\",\"arguments\":[]}' | cpi --config cpi.json\n  cpi check\n  cpi list --tree"
 )]
 pub struct Cli {
-    /// The CPI's configuration file (cpi.json)
-    #[arg(long, value_name = "PATH")]
-    pub config: PathBuf,
+    /// The CPI's configuration file (cpi.json). Commands use the one of the BOSH job,
+    /// /var/vcap/jobs/libvirt_cpi/config/cpi.json, when none is named
+    #[arg(long, value_name = "PATH", global = true)]
+    pub config: Option<PathBuf>,
 
-    /// Overrides the configuration's log_level: NONE, ERROR, WARN, INFO or DEBUG, in any case
-    #[arg(long, value_name = "LEVEL")]
+    /// Overrides the configuration's log_level: NONE, ERROR, WARN, INFO or DEBUG, in any case. Commands log WARN
+    /// and above when none is given
+    #[arg(long, value_name = "LEVEL", global = true)]
     pub log_level: Option<LogLevel>,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What a person can ask for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Look whether everything that the CPI needs is there and works
+    ///
+    /// One line each: OK, or what is wrong and what cures it. To see whether the pools can be written to and whether
+    /// QEMU really runs, it makes a volume of 1 MiB in each pool and starts an empty, paused VM, all of which go again.
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what the CPI has made on the host
+    List(List),
+    /// Show everything about one stemcell, VM, disk, snapshot or network
+    ///
+    /// Secrets in an agent's settings are masked.
+    Show {
+        /// As `cpi list` prints it
+        cid: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what calls that were killed have left behind, and delete it with --yes
+    ///
+    /// Volumes and DHCP entries of VMs that have no domain, half stemcells and snapshots, records of disks that are
+    /// gone, and directories of private keys. Never a persistent disk, nor anything that is not known to be the CPI's.
+    Prune(Prune),
+    /// Print what a VM wrote to its serial console
+    ///
+    /// From the log that settings.console_log_dir asks for, on this machine or another. A VM without a log can only
+    /// be followed.
+    Console {
+        /// The VM's cid
+        vm: String,
+        /// Go on printing what is written from now on; end with Ctrl-C
+        #[arg(long, short)]
+        follow: bool,
+        /// Print only the last lines of what is there
+        #[arg(long, short = 'n', value_name = "NUMBER")]
+        lines: Option<usize>,
+    },
+    /// Write what a VM's screen shows to a PNG file
+    Screenshot {
+        /// The VM's cid
+        vm: String,
+        /// The file to write
+        file: PathBuf,
+    },
+    /// Print what create_vm would make of the request on stdin, and make nothing
+    ///
+    /// The domain's XML and the agent's settings, with secrets masked. Asks libvirt what it would ask for the call.
+    #[command(after_help = "Example:\n  cpi render create_vm <request.json")]
+    Render {
+        /// The method of the request
+        method: Rendered,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Call a CPI method, without writing JSON by hand
+    ///
+    /// Prints the result as JSON. Each argument is taken as JSON where it is JSON, else as a string; @FILE stands for
+    /// the content of a file, where secrets are better kept than on a command line.
+    #[command(
+        after_help = "Examples:\n  cpi call info\n  cpi call has_vm vm-1d3a4c1e-...\n  cpi call create_disk 1024 '{}' null"
+    )]
+    Call(Call),
+    /// Print a shell's completions for cpi
+    Completions {
+        /// For `bash`: cpi completions bash >/etc/bash_completion.d/cpi
+        shell: Shell,
+    },
+    /// Print the manual page: cpi man | man -l -
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// What to list; everything when absent
+    pub what: Option<Listed>,
+    /// Show which VMs' boot disks are overlays on which stemcell, and which disks which VM has
+    #[arg(long, conflicts_with_all = ["what", "json"])]
+    pub tree: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Delete what is listed
+    #[arg(long)]
+    pub yes: bool,
+    /// Spare what was written to within this time: 10m at least, as calls may still work on it
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    pub older_than: Duration,
+    /// Only in this pool, network or directory; may be given several times
+    #[arg(long = "in", value_name = "PLACE")]
+    pub places: Vec<String>,
+    /// No other libvirt host uses the pools on network storage (netfs, rbd, ...). Without it, volumes there stay: their
+    /// VMs may be elsewhere
+    #[arg(long)]
+    pub unshared: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Listed {
+    Stemcells,
+    Vms,
+    Disks,
+    Snapshots,
+    Networks,
+}
+
+/// The methods that make something to be seen beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rendered {
+    #[value(name = "create_vm")]
+    CreateVm,
+}
+
+#[derive(Debug, Args)]
+pub struct Call {
+    /// The method's name, as `has_vm`
+    pub method: String,
+    /// Its arguments
+    #[arg(allow_negative_numbers = true)]
+    pub arguments: Vec<String>,
+    /// CPI API version of the call
+    #[arg(long, value_name = "NUMBER", default_value_t = crate::rpc::HIGHEST_API_VERSION)]
+    pub api_version: u64,
+}
+
+/// Reads the command line; wrong ones end the process here, with exit code 2.
+pub fn parse() -> Cli {
+    let cli = Cli::parse();
+    if cli.command.is_none() && cli.config.is_none() {
+        Cli::command()
+            .error(
+                ErrorKind::MissingRequiredArgument,
+                "--config <PATH> is needed to serve a request; `cpi --help` lists the commands",
+            )
+            .exit();
+    }
+    cli
+}
+
+impl Cli {
+    /// The configuration file to use.
+    pub fn config_path(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| JOB_CONFIG.into())
+    }
+
+    /// Whether a command has none to use.
+    pub fn lacks_config(&self) -> bool {
+        self.config.is_none() && !Path::new(JOB_CONFIG).exists()
+    }
+}
+
+/// `90s`, `10m`, `2h`, `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a number with s, m, h or d, such as 90m".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    number
+        .checked_mul(seconds)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for text in ["", "5", "h", "-1h", "1.5h", "1w", "99999999999999999d", "1ö"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 }

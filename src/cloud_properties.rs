@@ -32,6 +32,11 @@ impl CloudProperties {
         Error::cloud(format!("{}: {name} must be {expected}", self.what))
     }
 
+    /// Whatever it is, for properties of more than one type.
+    pub fn value(&mut self, name: &'static str) -> Option<Value> {
+        self.take(name)
+    }
+
     /// A whole number, at least `minimum`.
     pub fn integer(&mut self, name: &'static str, minimum: u64) -> Result<Option<u64>> {
         self.take(name)

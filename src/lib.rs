@@ -6,11 +6,18 @@ pub mod cli;
 pub mod cloud_properties;
 pub mod config;
 mod disk;
+mod interrupt;
 mod libvirt;
 mod logging;
+mod measures;
 mod methods;
 mod network;
+mod operator;
+mod partial;
+mod progress;
+mod record_volume;
 pub mod rpc;
+pub mod sparse;
 pub mod stemcell;
 mod throttle;
 mod undo;
@@ -28,9 +35,20 @@ use config::Config;
 use methods::Cpi;
 use rpc::{Arguments, Error, Request, Response, Result};
 
-/// Answers the request on stdin. Returns once the response is on stdout, whatever happened.
-pub fn run(cli: &Cli) {
+/// Does what the command line says: serves the request on stdin, or an operator's command. Returns the exit status.
+pub fn run(cli: &Cli) -> i32 {
     logging::init();
+    match &cli.command {
+        Some(command) => operator::run(cli, command),
+        None => {
+            serve(cli);
+            0
+        }
+    }
+}
+
+/// Answers the request on stdin. Returns once the response is on stdout, whatever happened.
+fn serve(cli: &Cli) {
     let outcome = even_when_it_panics(|| answer(cli));
     let log = match &outcome {
         Ok(_) => String::new(),
@@ -49,7 +67,8 @@ pub fn run(cli: &Cli) {
 fn answer(cli: &Cli) -> Result<Value> {
     let request = Request::read(std::io::stdin().lock())?;
     logging::set_request_id(request.id());
-    let config = Config::load(&cli.config, &request.context)?;
+    interrupt::answer_first();
+    let config = Config::load(&cli.config_path(), &request.context)?;
     logging::set_level(cli.log_level.unwrap_or(config.log_level).into());
     request.check_api_version()?;
     let _step = logging::step(request.method.clone());
@@ -58,7 +77,7 @@ fn answer(cli: &Cli) -> Result<Value> {
 }
 
 /// The caller waits for JSON, whatever happens here.
-fn even_when_it_panics(answer: impl FnOnce() -> Result<Value>) -> Result<Value> {
+fn even_when_it_panics<T>(answer: impl FnOnce() -> Result<T>) -> Result<T> {
     note_where_panics_happen();
     let outcome = catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| Err(panic_error()));
     drop(std::panic::take_hook());
@@ -92,7 +111,7 @@ mod tests {
     #[test]
     fn a_panic_becomes_a_cpi_error_that_tells_no_secret() {
         let secret = "hunter2";
-        let error = even_when_it_panics(|| panic!("{secret}")).unwrap_err();
+        let error = even_when_it_panics(|| -> Result<Value> { panic!("{secret}") }).unwrap_err();
         assert_eq!(error.error_type, rpc::ErrorType::CpiError);
         assert!(
             error.message.contains("panic at src/lib.rs:"),

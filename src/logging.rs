@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::progress;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// What the response's `log` holds of a call at most, bytes; the newest lines win.
@@ -88,6 +89,7 @@ impl Log for Logger {
             request_id(),
             on_one_line(&record.args().to_string())
         );
+        progress::make_room();
         // Nobody is left to tell when stderr is closed.
         let _ = std::io::stderr().write_all(line.as_bytes());
         if record.level() <= Level::Info {

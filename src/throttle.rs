@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use fs2::FileExt;
 
 use crate::config::{Throttle, ThrottleName};
+use crate::interrupt;
 use crate::logging;
 use crate::rpc::{Error, Result};
 
@@ -45,6 +46,22 @@ pub fn wait(config: &Throttle) -> Result<Turn> {
             sign(&mut file).map_err(|e| failed(&config.path, &e))?;
             Ok(Turn(Some(file)))
         }
+    }
+}
+
+/// Looks whether the lock file can be opened, as a call does, and who has it: None when it is free.
+///
+/// # Errors
+/// `CpiError` naming the file.
+pub fn probe(path: &Path) -> Result<Option<String>> {
+    let file = open(path)?;
+    match FileExt::try_lock_exclusive(&file) {
+        Ok(()) => Ok(None),
+        Err(e) if e.kind() == fs2::lock_contended_error().kind() => {
+            let holder = holder(path).unwrap_or_else(|| "somebody who does not say who it is".to_owned());
+            Ok(Some(format!("held by {holder}")))
+        }
+        Err(e) => Err(failed(path, &e)),
     }
 }
 
@@ -110,7 +127,10 @@ impl<'a> Wait<'a> {
             }
             match self.left() {
                 Some(left) if left.is_zero() => return Err(self.in_vain()),
-                left => thread::sleep(left.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)),
+                left => {
+                    interrupt::check()?;
+                    thread::sleep(left.unwrap_or(LOOK_EVERY).min(LOOK_EVERY));
+                }
             }
         }
     }
@@ -126,12 +146,11 @@ impl<'a> Wait<'a> {
     /// Sleeps in the kernel until this lock is free.
     fn for_lock(&self, path: &Path) -> Result<File> {
         let file = open(path)?;
-        let Some(left) = self.left() else {
-            return match FileExt::lock_exclusive(&file) {
-                Ok(()) => Ok(file),
-                Err(e) => Err(failed(path, &e)),
-            };
-        };
+        match FileExt::try_lock_exclusive(&file) {
+            Ok(()) => return Ok(file),
+            Err(e) if e.kind() == fs2::lock_contended_error().kind() => {}
+            Err(e) => return Err(failed(path, &e)),
+        }
         let (sender, outcome) = channel();
         // The kernel has no bound for this wait. A thread that waits in vain ends with the process, soon.
         thread::Builder::new()
@@ -142,7 +161,7 @@ impl<'a> Wait<'a> {
                 let _ = sender.send(locked);
             })
             .map_err(|e| failed(path, &e))?;
-        match outcome.recv_timeout(left) {
+        match interrupt::receive(&outcome, self.left())? {
             Ok(locked) => locked.map_err(|e| failed(path, &e)),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(self.in_vain()),
         }

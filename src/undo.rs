@@ -1,5 +1,6 @@
 //! All or nothing: what was done so far, and how to undo it if the rest fails.
 
+use crate::interrupt;
 use crate::rpc::Result;
 
 type Step<'a> = (String, Box<dyn FnOnce() -> Result<()> + 'a>);
@@ -28,6 +29,10 @@ impl<'a> Undo<'a> {
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
+        if self.steps.is_empty() {
+            return;
+        }
+        let _rolling_back = interrupt::rolling_back();
         // One failed step must not keep the others from being undone; the first error is the caller's to tell.
         for (what, step) in self.steps.drain(..).rev() {
             match step() {

@@ -1,7 +1,8 @@
-//! The drives that carry the settings into the guest: a FAT config drive, or a CD-ROM.
+//! The drives that carry the settings into the guest: a config drive, or a CD-ROM.
 
 use super::drive_file::{DriveFile, refuse_duplicates};
 use super::iso::iso_image;
+use crate::config::ConfigDriveFormat;
 use crate::rpc::{Error, Result};
 use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 use serde_json::{Value, json};
@@ -12,11 +13,12 @@ const MIB: usize = 1024 * 1024;
 pub const CONFIG_DRIVE_MAX_BYTES: usize = 2 * MIB;
 const SIZES: [usize; 2] = [MIB, CONFIG_DRIVE_MAX_BYTES];
 
-/// A config drive for the agent's `ConfigDrive` source, as openstack stemcells use it: a FAT image of 1 or
-/// 2 MiB whose `metadata_path` holds the public key and whose `userdata_path` holds the settings.
+/// A config drive for the agent's `ConfigDrive` source, as openstack stemcells use it: `metadata_path` holds the public
+/// key, `userdata_path` the settings. FAT, of 1 or 2 MiB, unless another format is given or FAT cannot hold the label.
 ///
-/// Errors: `CpiError`, see [`fat_image`].
+/// Errors: `CpiError`, see [`fat_image`] and [`iso_image`].
 pub fn config_drive(
+    format: Option<ConfigDriveFormat>,
     label: &str,
     metadata_path: &str,
     userdata_path: &str,
@@ -24,7 +26,14 @@ pub fn config_drive(
     settings: &Value,
 ) -> Result<Vec<u8>> {
     let files = config_drive_files(metadata_path, userdata_path, ssh_public_key, settings);
-    fat_image(label, &files)
+    let by_label = || match fat_label(label) {
+        Ok(_) => ConfigDriveFormat::Vfat,
+        Err(_) => ConfigDriveFormat::Iso9660,
+    };
+    match format.unwrap_or_else(by_label) {
+        ConfigDriveFormat::Vfat => fat_image(label, &files),
+        ConfigDriveFormat::Iso9660 => iso_image(label, &files),
+    }
 }
 
 /// A CD-ROM for the agent's `CDROM` source, as vsphere stemcells use it: the settings in one file.
@@ -130,7 +139,7 @@ fn fat_label(label: &str) -> Result<[u8; 11]> {
     if bytes.len() > 11 {
         return Err(Error::cpi(format!(
             "config drive label {label:?} is {} bytes long and FAT holds 11; \
-             a CD-ROM (stemcell.type CDROM) holds 32",
+             ISO 9660 (stemcell.config_drive_format iso9660) holds 32",
             bytes.len()
         )));
     }

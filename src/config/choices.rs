@@ -2,7 +2,22 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer};
+
+/// Reads a choice that can be left to the CPI: `auto` is None.
+pub(super) fn unless_auto<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text == "auto" {
+        Ok(None)
+    } else {
+        T::deserialize(text.into_deserializer()).map(Some)
+    }
+}
 
 /// `log_level`: the least severe message that is written to stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -65,7 +80,7 @@ pub enum DomainType {
     Qemu,
 }
 
-/// `settings.disk_bus`: the bus disks sit on when no template says otherwise.
+/// The bus a VM's disks sit on. `settings.disk_bus` can leave it to the stemcell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskBus {
@@ -81,6 +96,31 @@ impl DiskBus {
             Self::Scsi => "scsi",
         }
     }
+
+    /// The bus of this name in domain XML, if it is one that we put disks on.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Virtio, Self::Scsi]
+            .into_iter()
+            .find(|bus| bus.name() == name)
+    }
+}
+
+/// What starts the guest. `settings.firmware` can leave it to the stemcell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Firmware {
+    Bios,
+    /// UEFI.
+    Efi,
+}
+
+/// `settings.graphics`: what shows a VM's screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Graphics {
+    None,
+    Vnc,
+    Spice,
 }
 
 /// `settings.boot_disk_clone`: how a boot disk is made from its stemcell.
@@ -93,14 +133,24 @@ pub enum BootDiskClone {
     Full,
 }
 
-/// `stemcell.type`: where the agent in the stemcell looks for its settings.
+/// Where the agent in the stemcell looks for its settings. `stemcell.type` can leave it to the stemcell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum StemcellType {
-    /// A FAT disk found by its label.
+    /// A disk with a file system that is found by its label.
     ConfigDrive,
     /// An ISO 9660 CD-ROM.
     #[serde(rename = "CDROM")]
     Cdrom,
+}
+
+/// The file system on a config drive. `stemcell.config_drive_format` can leave it to the label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConfigDriveFormat {
+    /// FAT, whose labels have at most 11 bytes.
+    Vfat,
+    /// ISO 9660, whose labels have at most 32 bytes.
+    Iso9660,
 }
 
 /// `throttle.name`: what keeps parallel calls from working on storage at the same time.

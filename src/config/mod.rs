@@ -5,6 +5,7 @@ mod choices;
 mod kind;
 mod mistakes;
 mod overlay;
+mod position;
 pub mod schema;
 mod secret;
 mod validate;
@@ -17,10 +18,16 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub use choices::{BootDiskClone, DiskBus, DomainType, LibvirtType, LogLevel, StemcellType, ThrottleName};
+pub use choices::{
+    BootDiskClone, ConfigDriveFormat, DiskBus, DomainType, Firmware, Graphics, LibvirtType, LogLevel,
+    StemcellType, ThrottleName,
+};
+pub use mistakes::Mistake;
 pub use secret::{Secret, SecretHash};
+pub use validate::is_cpu_mode;
 
 use crate::rpc::{Error, Result};
+use choices::unless_auto;
 use mistakes::{Layer, Mistakes};
 
 /// A valid configuration. Every key has a value; `schema::KEYS` says what each one means.
@@ -105,9 +112,17 @@ pub struct Settings {
     /// Whether DHCP host entries are made for manual networks where the libvirt network serves DHCP.
     pub network_dhcp: bool,
     pub domain_type: DomainType,
-    /// Empty: libvirt's default machine type.
+    /// Empty: q35 with UEFI, else libvirt's default machine type.
     pub machine: String,
-    pub disk_bus: DiskBus,
+    /// None: what the stemcell boots by.
+    #[serde(deserialize_with = "unless_auto")]
+    pub firmware: Option<Firmware>,
+    /// A mode or a model's name; empty: the host's own under KVM, a plain model under emulation.
+    pub cpu_mode: String,
+    pub graphics: Graphics,
+    /// None: the bus where the stemcell's agent looks for disks.
+    #[serde(deserialize_with = "unless_auto")]
+    pub disk_bus: Option<DiskBus>,
     pub boot_disk_clone: BootDiskClone,
     /// Seconds, 1 to 3600.
     pub detach_timeout: u64,
@@ -134,11 +149,15 @@ impl Settings {
 pub struct Stemcell {
     /// Never empty, all in `schema::STEMCELL_FORMATS`.
     pub formats: Vec<String>,
-    #[serde(rename = "type")]
-    pub stemcell_type: StemcellType,
-    /// At most 11 bytes for a config drive, 32 for a CD-ROM.
+    /// None: what the stemcell's agent looks for, as for all that follows.
+    #[serde(rename = "type", deserialize_with = "unless_auto")]
+    pub stemcell_type: Option<StemcellType>,
+    /// At most 11 bytes on a FAT config drive, 32 on ISO 9660; or empty.
     pub label: String,
-    /// Relative, without `..`, as are the two after it.
+    /// None: FAT, unless it cannot hold the label.
+    #[serde(deserialize_with = "unless_auto")]
+    pub config_drive_format: Option<ConfigDriveFormat>,
+    /// Relative, without `..`, or empty, as are the two after it.
     pub metadata_path: String,
     pub userdata_path: String,
     pub filename: String,
@@ -204,6 +223,38 @@ impl Config {
     /// # Errors
     /// `CpiError` with all mistakes in both.
     pub fn from_value(source: &str, file: Value, context: &Map<String, Value>) -> Result<Self> {
+        let (config, mistakes) = Self::read(file, context)?;
+        mistakes.into_result(source)?;
+        Ok(config)
+    }
+
+    /// Reads `path` by itself, for a person who mends it: all mistakes with their places, or the configuration.
+    ///
+    /// # Errors
+    /// `CpiError` when the file can't be read.
+    pub fn check(path: &Path) -> Result<std::result::Result<Self, Vec<Mistake>>> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::cpi(format!("configuration {} can't be read: {error}", path.display()))
+        })?;
+        let file = match serde_json::from_str(&text) {
+            Ok(file) => file,
+            Err(error) => {
+                return Ok(Err(vec![Mistake {
+                    message: format!("not JSON: {error}"),
+                    position: Some((error.line(), error.column())),
+                }]));
+            }
+        };
+        let (config, mistakes) = Self::read(file, &Map::new())?;
+        let mistakes = mistakes.located_in(&text);
+        Ok(if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(mistakes)
+        })
+    }
+
+    fn read(file: Value, context: &Map<String, Value>) -> Result<(Self, Mistakes)> {
         let mut mistakes = Mistakes::default();
         // serde's messages may show values, so none of them gets into an error; only a wrong table causes one.
         let wrong_table = |_| Error::cpi("the table of configuration keys and the program differ: a bug");
@@ -214,7 +265,6 @@ impl Config {
         overlay::apply(&mut tree, Layer::Context, context, &mut mistakes);
         let config: Self = serde_json::from_value(Value::Object(tree)).map_err(wrong_table)?;
         validate::cross_checks(&config, &mut mistakes);
-        mistakes.into_result(source)?;
-        Ok(config)
+        Ok((config, mistakes))
     }
 }

@@ -223,13 +223,34 @@ pub const KEYS: &[Key] = &[
         "settings.machine",
         Kind::String,
         r#""""#,
-        "The machine type, as `pc` or `q35`. Empty: libvirt's default.",
+        "The machine type, as `pc` or `q35`. Empty: `q35` with UEFI, libvirt's default with a BIOS.",
+    ),
+    key(
+        "settings.firmware",
+        Kind::Choice(&["auto", "bios", "efi"]),
+        r#""auto""#,
+        "What starts the guest. `auto`: `efi` for vSphere stemcells of Ubuntu Noble, which are built for it, `bios` \
+         for all others. `efi` is without secure boot.",
+    ),
+    key(
+        "settings.cpu_mode",
+        Kind::String,
+        r#""""#,
+        "The guest's CPU: `host-passthrough`, `host-model`, `maximum`, or the name of a model such as `Skylake-Server`. \
+         Empty: `host-passthrough` with KVM, a plain model in emulation.",
+    ),
+    key(
+        "settings.graphics",
+        Kind::Choice(&["none", "vnc", "spice"]),
+        r#""none""#,
+        "Whether VMs have a screen, and what shows it, on a port of the host's loopback interface that libvirt chooses \
+         (`virsh domdisplay`).",
     ),
     key(
         "settings.disk_bus",
-        Kind::Choice(&["virtio", "scsi"]),
-        r#""virtio""#,
-        "The bus that disks are put on.",
+        Kind::Choice(&["auto", "virtio", "scsi"]),
+        r#""auto""#,
+        "The bus that a new VM's disks are put on. `auto`: the one where the stemcell's agent looks.",
     ),
     key(
         "settings.boot_disk_clone",
@@ -260,38 +281,47 @@ pub const KEYS: &[Key] = &[
     key(
         "stemcell.formats",
         Kind::Strings,
-        r#"["openstack-qcow2","openstack-raw"]"#,
-        "The stemcell formats `info` reports, from: `openstack-qcow2`, `openstack-raw`, `vsphere-ova`, \
-         `vsphere-ovf`, `azure-vhd`, `google-rawdisk`.",
+        r#"["openstack-qcow2","openstack-raw","vsphere-ova","vsphere-ovf","azure-vhd","google-rawdisk"]"#,
+        "The stemcell formats `info` reports: the Director gives the CPI no stemcell whose `stemcell_formats` has \
+         none of them. All of them are supported.",
     ),
     key(
         "stemcell.type",
-        Kind::Choice(&["ConfigDrive", "CDROM"]),
-        r#""ConfigDrive""#,
-        "Where the stemcell's agent looks for its settings: a FAT disk found by label, or an ISO 9660 CD-ROM.",
+        Kind::Choice(&["auto", "ConfigDrive", "CDROM"]),
+        r#""auto""#,
+        "Where the stemcell's agent looks for its settings: on a disk found by label, or on a CD-ROM. `auto`: \
+         decided for each stemcell by its `infrastructure`.",
     ),
     key(
         "stemcell.label",
         Kind::String,
-        r#""config-2""#,
-        "Label of the config drive: at most 11 bytes (32 for `CDROM`).",
+        r#""""#,
+        "Label of the config drive or CD-ROM, at most 32 bytes. Empty: decided for each stemcell by its \
+         `infrastructure`, as are the paths and the name below.",
+    ),
+    key(
+        "stemcell.config_drive_format",
+        Kind::Choice(&["auto", "vfat", "iso9660"]),
+        r#""auto""#,
+        "The file system on a config drive. `auto`: `vfat`, or `iso9660` where FAT cannot hold the label, which has \
+         more than 11 bytes then.",
     ),
     key(
         "stemcell.metadata_path",
         Kind::String,
-        r#""ec2/latest/meta-data.json""#,
+        r#""""#,
         "Path of the metadata file on the config drive.",
     ),
     key(
         "stemcell.userdata_path",
         Kind::String,
-        r#""ec2/latest/user-data""#,
+        r#""""#,
         "Path of the agent settings file on the config drive.",
     ),
     key(
         "stemcell.filename",
         Kind::String,
-        r#""env""#,
+        r#""""#,
         "Name of the agent settings file on the CD-ROM.",
     ),
     key(

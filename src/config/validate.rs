@@ -4,7 +4,7 @@ use std::path::{Component, Path};
 
 use super::mistakes::{Layer, Mistakes, shorten};
 use super::schema::STEMCELL_FORMATS;
-use super::{Config, LibvirtType, StemcellType, ThrottleName};
+use super::{Config, ConfigDriveFormat, LibvirtType, Stemcell, StemcellType, ThrottleName};
 
 /// Bytes of a volume label in a FAT file system.
 const FAT_LABEL_MAX: usize = 11;
@@ -16,7 +16,7 @@ pub(super) fn cross_checks(config: &Config, mistakes: &mut Mistakes) {
     connection(config, mistakes);
     certificates(config, mistakes);
     config_drive(config, mistakes);
-    storage(config, mistakes);
+    settings(config, mistakes);
 }
 
 fn connection(config: &Config, mistakes: &mut Mistakes) {
@@ -80,8 +80,8 @@ fn certificates(config: &Config, mistakes: &mut Mistakes) {
 
 fn config_drive(config: &Config, mistakes: &mut Mistakes) {
     let stemcell = &config.stemcell;
-    if mistakes.none_at(&["stemcell.type", "stemcell.label"])
-        && let Err(message) = label(stemcell.stemcell_type, &stemcell.label)
+    if mistakes.none_at(&["stemcell.type", "stemcell.label", "stemcell.config_drive_format"])
+        && let Err(message) = label(stemcell)
     {
         let message = format!("\"{}\" {message}", shorten(&stemcell.label));
         mistakes.add(Layer::Merged, "stemcell.label", &message);
@@ -113,11 +113,11 @@ fn config_drive(config: &Config, mistakes: &mut Mistakes) {
     }
 }
 
-fn label(stemcell_type: StemcellType, label: &str) -> Result<(), String> {
-    let max = match stemcell_type {
-        StemcellType::ConfigDrive => FAT_LABEL_MAX,
-        StemcellType::Cdrom => ISO_LABEL_MAX,
-    };
+fn label(stemcell: &Stemcell) -> Result<(), String> {
+    let label = &stemcell.label;
+    let on_fat = stemcell.stemcell_type != Some(StemcellType::Cdrom)
+        && stemcell.config_drive_format == Some(ConfigDriveFormat::Vfat);
+    let max = if on_fat { FAT_LABEL_MAX } else { ISO_LABEL_MAX };
     if label.len() > max {
         return Err(format!(
             "is {} bytes long; a label here has at most {max}",
@@ -127,23 +127,19 @@ fn label(stemcell_type: StemcellType, label: &str) -> Result<(), String> {
     if !label.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
         return Err("has characters other than printable ASCII".to_owned());
     }
-    if stemcell_type == StemcellType::ConfigDrive {
-        if label.is_empty() {
-            return Err("is empty, but the agent finds the config drive by its label".to_owned());
-        }
-        if label.starts_with(' ') || label.ends_with(' ') {
-            return Err("begins or ends with a space, which FAT does not keep".to_owned());
-        }
-        if let Some(c) = label.chars().find(|c| r#""*+,./:;<=>?[\]|"#.contains(*c)) {
-            return Err(format!("has a {c}, which a FAT label can't hold"));
-        }
+    if label.starts_with(' ') || label.ends_with(' ') {
+        return Err("begins or ends with a space, which no file system keeps".to_owned());
     }
-    Ok(())
+    let wrong = |c: &char| r#""*+,./:;<=>?[\]|"#.contains(*c);
+    match label.chars().find(wrong) {
+        Some(c) if on_fat => Err(format!("has a {c}, which a FAT label can't hold")),
+        _ => Ok(()),
+    }
 }
 
 fn path_on_drive(file: &str) -> Result<(), &'static str> {
     if file.is_empty() {
-        return Err("is empty; name a file");
+        return Ok(());
     }
     if file.contains(char::is_control) {
         return Err("has control characters");
@@ -160,7 +156,15 @@ fn path_on_drive(file: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn storage(config: &Config, mistakes: &mut Mistakes) {
+/// Whether this can be a CPU mode of libvirt's or the name of a model.
+pub fn is_cpu_mode(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+fn settings(config: &Config, mistakes: &mut Mistakes) {
     if mistakes.none_at(&["settings.storage_pool_name"])
         && config.settings.storage_pool_name.trim().is_empty()
     {
@@ -169,6 +173,11 @@ fn storage(config: &Config, mistakes: &mut Mistakes) {
             "settings.storage_pool_name",
             "must name a storage pool",
         );
+    }
+    let cpu_mode = &config.settings.cpu_mode;
+    if mistakes.none_at(&["settings.cpu_mode"]) && !cpu_mode.is_empty() && !is_cpu_mode(cpu_mode) {
+        let message = format!("\"{}\" is no name of a CPU mode or model", shorten(cpu_mode));
+        mistakes.add(Layer::Merged, "settings.cpu_mode", &message);
     }
     let directory = &config.settings.console_log_dir;
     if mistakes.none_at(&["settings.console_log_dir"]) && !directory.is_empty() && !directory.starts_with('/')

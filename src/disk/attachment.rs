@@ -4,6 +4,7 @@ use crate::cid::names_disk;
 use crate::config::DiskBus;
 use crate::libvirt::{Connection, Domain};
 use crate::rpc::{ErrorType, Result};
+use crate::vm::BOOT;
 use crate::xml::disk::target_name;
 use crate::xml::element::Element;
 
@@ -43,6 +44,21 @@ impl Attachments {
     /// The names (`vda`, ...) of the running VM's disks.
     pub fn live_targets(&self) -> impl Iterator<Item = &str> {
         self.live.iter().flat_map(disks).filter_map(target_of)
+    }
+
+    /// The bus that the volume is on or would be put on: that of the boot disk, on which the agent in the VM looks for
+    /// all its disks, whatever the configuration says by now. None where it is no bus of ours.
+    pub fn bus_for(&self, volume: &str) -> Option<DiskBus> {
+        let boot_disk = || {
+            let all = || disks(&self.persistent).filter(|disk| disk.attribute("device") != Some("cdrom"));
+            let is_boot_disk = |disk: &&Element| disk.child("serial").is_some_and(|s| s.text() == BOOT);
+            // The seed's VMs have no serials; their boot disk is the first.
+            all().find(is_boot_disk).or_else(|| all().next())
+        };
+        self.live_disk(volume)
+            .or(self.persistent_disk(volume))
+            .or_else(boot_disk)
+            .and_then(|disk| DiskBus::from_name(disk.child("target")?.attribute("bus")?))
     }
 
     /// Where on the bus the volume is or can be: the position it has in one of the descriptions, if it is free in
@@ -99,6 +115,23 @@ pub fn attached_disk_cids(xml: &Element) -> Vec<String> {
         .filter(|name| names_disk(name))
         .map(str::to_owned)
         .collect()
+}
+
+/// Names of all volumes that a domain's XML refers to: of its disks, their backing files, mirrors.
+pub fn volumes_of(xml: &Element) -> Vec<String> {
+    fn collect(element: &Element, names: &mut Vec<String>) {
+        for child in element.elements() {
+            if child.name == "source"
+                && let Some(name) = source_name(child)
+            {
+                names.push(name.to_owned());
+            }
+            collect(child, names);
+        }
+    }
+    let mut names = Vec::new();
+    disks(xml).for_each(|disk| collect(disk, &mut names));
+    names
 }
 
 fn disks(xml: &Element) -> impl Iterator<Item = &Element> {
@@ -175,5 +208,44 @@ mod tests {
         };
         assert_eq!(attachments.position_of("v", DiskBus::Virtio), 3);
         assert_eq!(attachments.position_of("v", DiskBus::Scsi), 0);
+    }
+
+    #[test]
+    fn the_bus_is_the_vms_own() {
+        let disk = |serial: &str, bus: &str, volume: &str| {
+            format!(
+                "<disk device='disk'><source volume='{volume}'/><target dev='x' bus='{bus}'/>\
+                 <serial>{serial}</serial></disk>"
+            )
+        };
+        let cdrom = "<disk device='cdrom'><target dev='sda' bus='sata'/></disk>";
+        let bus = |disks: &str| {
+            let xml = format!("<domain><devices>{disks}</devices></domain>");
+            let persistent = Element::parse(&xml).unwrap();
+            Attachments {
+                live: None,
+                persistent,
+            }
+            .bus_for("v")
+        };
+        let boot = disk("boot", "scsi", "b");
+        for (disks, expected) in [
+            (
+                format!("{cdrom}{}{boot}", disk("o", "virtio", "o")),
+                Some(DiskBus::Scsi),
+            ),
+            (
+                format!("{boot}{}", disk("v", "virtio", "v")),
+                Some(DiskBus::Virtio),
+            ),
+            (
+                format!("{cdrom}{}", disk("", "virtio", "b")),
+                Some(DiskBus::Virtio),
+            ),
+            (disk("", "ide", "b"), None),
+            (cdrom.to_owned(), None),
+        ] {
+            assert_eq!(bus(&disks), expected, "{disks}");
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! What is remembered about a disk wherever it is: a small volume beside it, since volumes have no metadata of
-//! their own. A disk that nothing was said about has none.
+//! What is remembered about a disk, wherever it is, in a record volume in the stemcells' pool. A disk that nothing was
+//! said about has none.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -7,11 +7,8 @@ use serde_json::{Map, Value};
 use super::RunTimeOptions;
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool};
+use crate::record_volume::{self, name_for, of_record};
 use crate::rpc::Result;
-use crate::undo::Undo;
-
-/// Larger records are refused, and nothing larger is read.
-const MAX_BYTES: usize = 256 * 1024;
 
 /// The content of a disk's record volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,73 +19,43 @@ pub struct Record {
     /// From the disk's cloud properties: used by every attachment.
     #[serde(default)]
     pub options: RunTimeOptions,
-}
-
-fn volume_name(disk_cid: &Cid) -> String {
-    format!("{disk_cid}.record")
-}
-
-fn upload(libvirt: &Connection, pool: &Pool, name: &str, bytes: &[u8]) -> Result<()> {
-    let mut undo = Undo::new();
-    undo.push(format!("volume {name}"), || {
-        pool.volume(name)?.map_or(Ok(()), |volume| volume.delete())
-    });
-    pool.create_with_content(libvirt, name, bytes)?;
-    undo.disarm();
-    Ok(())
+    /// The cid of the disk that this one is a copy of, made by update_disk to take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 impl Record {
     /// The disk's record in this pool, which must hold files; an empty one when there is none.
     pub fn read(libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<Self> {
-        let Some(volume) = pool.volume(&volume_name(disk_cid))? else {
-            return Ok(Self::default());
-        };
-        let bytes = volume.download(libvirt, MAX_BYTES as u64)?;
-        Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-            log::warn!(
-                "volume {} in pool {} is no record of a disk; ignoring it",
-                volume.name,
-                pool.name
-            );
-            Self::default()
-        }))
+        Ok(record_volume::read(libvirt, pool, &name_for(disk_cid.as_str()))?.unwrap_or_default())
+    }
+
+    /// The cid of the disk that has taken this one's place; every disk's record is read for it.
+    pub fn of_replacement(libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<Option<Cid>> {
+        for volume in pool.volumes()? {
+            let Some(cid) = of_record(&volume.name)
+                .and_then(|name| Cid::new(name).ok())
+                .filter(Cid::names_disk)
+            else {
+                continue;
+            };
+            if Self::read(libvirt, pool, &cid)?.replaces.as_deref() == Some(disk_cid.as_str()) {
+                return Ok(Some(cid));
+            }
+        }
+        Ok(None)
     }
 
     /// Puts the record in place of the one before; one that says nothing is not kept.
     pub fn write(&self, libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<()> {
-        let name = volume_name(disk_cid);
-        let too_large = || {
-            crate::rpc::Error::cloud(format!(
-                "the metadata of disk {disk_cid} is larger than {MAX_BYTES} bytes"
-            ))
-        };
-        let bytes = serde_json::to_vec(self)
-            .ok()
-            .filter(|b| b.len() <= MAX_BYTES)
-            .ok_or_else(too_large)?;
-        let before = match pool.volume(&name)? {
-            Some(volume) => {
-                let bytes = volume.download(libvirt, MAX_BYTES as u64)?;
-                volume.delete()?;
-                Some(bytes)
-            }
-            None => None,
-        };
-        if *self == Self::default() {
-            return Ok(());
-        }
-        upload(libvirt, pool, &name, &bytes).inspect_err(|_| {
-            // What a full pool had room for a moment ago it may have room for again.
-            if let Some(Err(e)) = before.map(|bytes| upload(libvirt, pool, &name, &bytes)) {
-                log::warn!("volume {name} is lost: {e}");
-            }
-        })
+        let name = name_for(disk_cid.as_str());
+        let record = Some(self).filter(|record| **record != Self::default());
+        let what = format!("the metadata of disk {disk_cid}");
+        record_volume::write(libvirt, pool, &name, record, &what)
     }
 
     /// Forgets the record; none is fine.
     pub fn delete(pool: &Pool, disk_cid: &Cid) -> Result<()> {
-        pool.volume(&volume_name(disk_cid))?
-            .map_or(Ok(()), |volume| volume.delete())
+        record_volume::delete(pool, &name_for(disk_cid.as_str()))
     }
 }

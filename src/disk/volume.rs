@@ -4,6 +4,8 @@ use super::{Attachments, DiskProperties, Record, find, users};
 use crate::cid::Cid;
 use crate::config::Config;
 use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
+use crate::logging;
+use crate::partial;
 use crate::rpc::{Error, Result};
 use crate::xml::volume::{Preallocation, VolumeFormat, VolumeSpec, allocate_fully, from_template};
 
@@ -40,6 +42,7 @@ pub fn create_volume(
         backing: None,
     };
     let mut xml = from_template(&spec, &config.settings.storage_volume)?;
+    let _step = logging::step(format!("creating disk {cid} in pool {pool_name}"));
     match properties.preallocation {
         Preallocation::Off => pool.create_volume(&xml, spec.name),
         Preallocation::Metadata => pool.create_volume_with_metadata(&xml, spec.name),
@@ -138,5 +141,10 @@ pub fn delete(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume)
             .map_err(|e| e.during(format!("deleting disk {cid}")))?,
         PoolKind::Files | PoolKind::Other => volume.delete()?,
     }
-    Record::delete(&libvirt.pool(config.settings.stemcell_pool())?, cid)
+    let records = libvirt.pool(config.settings.stemcell_pool())?;
+    Record::delete(&records, cid)?;
+    if cid.names_snapshot() {
+        partial::end(&records, cid.as_str())?;
+    }
+    Ok(())
 }

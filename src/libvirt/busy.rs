@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use virt::error::Error as LibvirtError;
 
+use crate::interrupt;
+
 use super::errors::{means_busy, means_other_job};
 
 /// Makes the libvirt call, again while another copy job of the same VM runs, for 60 s at most.
@@ -29,7 +31,7 @@ fn repeat_while<T>(
     let mut pause = Duration::from_millis(10);
     loop {
         match call() {
-            Err(error) if busy(&error) && started.elapsed() < PATIENCE => {
+            Err(error) if busy(&error) && started.elapsed() < PATIENCE && interrupt::check().is_ok() => {
                 log::debug!("waiting for another job: {}", error.message());
                 sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(500));

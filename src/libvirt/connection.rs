@@ -12,8 +12,11 @@ use super::private_files::PrivateFiles;
 use super::{Domain, Network, Pool, PoolKind, Volume};
 use super::{refusal, uri, warnings};
 use crate::config::{self, DomainType};
+use crate::interrupt;
+use crate::logging;
 use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::element::Element;
+use crate::xml::masked;
 
 /// An open connection.
 pub struct Connection {
@@ -37,6 +40,7 @@ impl Connection {
         let uri = uri::without_parameters(&full_uri).to_owned();
         let connect = open(config, &full_uri).map_err(|not_open| {
             let error = match not_open {
+                NotOpen::Interrupted(error) => error,
                 NotOpen::TimedOut => refusal::timed_out(config.connect_timeout),
                 NotOpen::Refused(message) => {
                     let warnings = if refusal::needs_warnings(&message) {
@@ -90,7 +94,7 @@ impl Connection {
             if first.contains(&pool.name.as_str()) {
                 continue;
             }
-            if let Some(volume) = pool.volume(name)? {
+            if let Some(Some(volume)) = pool.unless_stopped(pool.volume(name))? {
                 return Ok(Some(volume));
             }
         }
@@ -114,7 +118,7 @@ impl Connection {
         self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
     }
 
-    fn pools(&self, which: u32) -> Result<Vec<Pool>> {
+    pub(super) fn pools(&self, which: u32) -> Result<Vec<Pool>> {
         let pools: Vec<StoragePool> = self
             .connect
             .list_all_storage_pools(which)
@@ -136,7 +140,7 @@ impl Connection {
             if pool.kind().is_ok_and(|kind| kind != PoolKind::Files) {
                 continue;
             }
-            for volume in pool.volumes()? {
+            for volume in pool.unless_stopped(pool.volumes())?.unwrap_or_default() {
                 match volume.state() {
                     Ok(state) if state.backing_path.as_deref() == Some(path) => overlays.push(volume.name),
                     Ok(_) => {}
@@ -188,6 +192,9 @@ impl Connection {
 
     /// Defines a domain that survives a reboot of the host. It does not run yet.
     pub fn define_domain(&self, xml: &Element, name: &str) -> Result<Domain> {
+        interrupt::check()?;
+        let _step = logging::step(format!("defining VM {name}"));
+        log::debug!("VM {name}: {}", masked(xml));
         let domain = self
             .connect
             .define_domain_xml(&xml.to_string())
@@ -221,6 +228,19 @@ impl Connection {
         } else {
             DomainType::Qemu
         })
+    }
+
+    /// The most virtual CPUs that a VM of this type can have.
+    pub fn max_vcpus(&self, domain_type: DomainType) -> Result<u64> {
+        let name = match domain_type {
+            DomainType::Auto => return self.max_vcpus(self.best_domain_type()?),
+            DomainType::Kvm => "kvm",
+            DomainType::Qemu => "qemu",
+        };
+        self.connect
+            .max_vcpus(Some(name))
+            .map(u64::from)
+            .map_err(|e| Error::from(e).during("reading how many CPUs a VM can have"))
     }
 
     /// CPUs (threads) and memory (MiB) of the host.

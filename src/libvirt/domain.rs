@@ -1,7 +1,7 @@
 //! Domains: the VMs.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use virt::domain::Domain as VirtDomain;
 use virt::error::{Error as LibvirtError, ErrorNumber};
@@ -12,12 +12,19 @@ use super::busy::when_no_other_job;
 use super::connection::parse;
 use super::errors::is;
 use super::ffi::{self, RemovedDevices};
+use crate::interrupt;
+use crate::logging;
+use crate::progress::Progress;
 use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::element::Element;
+use crate::xml::masked;
+
+/// How long an aborted job may take to end.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A VM, running or only defined.
 pub struct Domain {
-    domain: VirtDomain,
+    pub(super) domain: VirtDomain,
     pub name: String,
 }
 
@@ -28,6 +35,15 @@ pub enum Changes {
     Live,
     /// What is started next time.
     Persistent,
+}
+
+impl std::fmt::Display for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Live => "running",
+            Self::Persistent => "next start",
+        })
+    }
 }
 
 impl Changes {
@@ -53,6 +69,7 @@ impl Domain {
 
     /// Boots the VM.
     pub fn start(&self) -> Result<()> {
+        interrupt::check()?;
         self.domain
             .create()
             .map_err(|e| self.failed("starting", e))
@@ -150,6 +167,9 @@ impl Domain {
 
     /// Adds a device.
     pub fn attach_device(&self, device: &Element, to: Changes) -> Result<()> {
+        let _step = logging::step(format!("attaching a {} to VM {} ({to})", device.name, self.name));
+        log::debug!("VM {}: {}", self.name, masked(device));
+        interrupt::check()?;
         self.domain
             .attach_device_flags(&device.to_string(), to.flags())
             .map_err(|e| self.failed("attaching a device to", e))
@@ -158,6 +178,11 @@ impl Domain {
     /// Takes a device out of the next start's description, or asks the running guest to let go of it: libvirt
     /// reports success for the request, not for its fulfilment.
     pub fn detach_device(&self, device: &Element, from: Changes) -> Result<()> {
+        let _step = logging::step(format!(
+            "detaching a {} from VM {} ({from})",
+            device.name, self.name
+        ));
+        log::debug!("VM {}: {}", self.name, masked(device));
         self.domain
             .detach_device_flags(&device.to_string(), from.flags())
             .map_err(|e| self.failed("detaching a device from", e))
@@ -186,25 +211,49 @@ impl Domain {
             ffi::backup_begin(&self.domain, &text, sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL)
         })
         .map_err(failed)?;
-        self.wait_for_backup().inspect_err(|_| {
-            if let Err(e) = ffi::abort_job(&self.domain) {
-                log::debug!("aborting a job of VM {}: {}", self.name, e.message());
+        self.wait_for_backup().inspect_err(|_| self.end_backup())
+    }
+
+    /// Returns when the job has ended, within bounds: only then nobody writes to the copy any more.
+    fn end_backup(&self) {
+        if let Err(e) = ffi::abort_job(&self.domain) {
+            log::debug!("aborting a job of VM {}: {}", self.name, e.message());
+            return;
+        }
+        let deadline = Instant::now() + ABORT_TIMEOUT;
+        while ffi::job(&self.domain, 0).is_ok_and(|job| job.kind != sys::VIR_DOMAIN_JOB_NONE) {
+            if Instant::now() >= deadline {
+                log::warn!("a job of VM {} was aborted and has not ended yet", self.name);
+                return;
             }
-        })
+            sleep(Duration::from_millis(20));
+        }
     }
 
     fn wait_for_backup(&self) -> Result<()> {
         let failed = |e| self.failed("copying a disk of", e);
         let mut pause = Duration::from_millis(10);
-        while ffi::job(&self.domain, 0).map_err(failed)?.0 != sys::VIR_DOMAIN_JOB_NONE {
+        let mut progress = None;
+        loop {
+            let job = ffi::job(&self.domain, 0).map_err(failed)?;
+            if job.kind == sys::VIR_DOMAIN_JOB_NONE {
+                break;
+            }
+            progress
+                .get_or_insert_with(|| Progress::new(format!("copying a disk of {}", self.name), job.total))
+                .at(job.processed);
+            interrupt::check()?;
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(250));
         }
-        let (ended, message) = ffi::job(&self.domain, sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(failed)?;
-        if ended == sys::VIR_DOMAIN_JOB_COMPLETED {
+        drop(progress);
+        let job = ffi::job(&self.domain, sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(failed)?;
+        if job.kind == sys::VIR_DOMAIN_JOB_COMPLETED {
             return Ok(());
         }
-        let reason = message.unwrap_or_else(|| format!("the job ended with state {ended}"));
+        let reason = job
+            .message
+            .unwrap_or_else(|| format!("the job ended with state {}", job.kind));
         Err(Error::cloud(format!("copying a disk of VM {}: {reason}", self.name)).retryable())
     }
 
@@ -241,7 +290,7 @@ impl Domain {
             .map_err(|e| self.failed("setting metadata of", e))
     }
 
-    fn failed(&self, doing: &str, e: LibvirtError) -> Error {
+    pub(super) fn failed(&self, doing: &str, e: LibvirtError) -> Error {
         if is(&e, ErrorNumber::NoDomain) {
             return Error::new(
                 ErrorType::VmNotFound,

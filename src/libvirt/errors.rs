@@ -16,7 +16,7 @@ impl From<LibvirtError> for Error {
                  (`virsh version` on the host)"
             ));
         }
-        let cpi_error = Self::new(error_type(number, message), message);
+        let cpi_error = Self::new(error_type(number, message), with_advice(message));
         if is_worth_a_retry(number, message) {
             cpi_error.retryable()
         } else {
@@ -49,6 +49,18 @@ fn error_type(number: ErrorNumber, message: &str) -> ErrorType {
         }
         _ => ErrorType::CloudError,
     }
+}
+
+/// What the operator can do about an error that libvirt only states.
+fn with_advice(message: &str) -> String {
+    let advice = if message.contains("find any firmware") {
+        "; the host has no EFI firmware that fits: install it there (package ovmf or edk2-ovmf), or set firmware to bios"
+    } else if message.contains("hugetlbfs") {
+        "; the host has no huge pages of this size: reserve and mount them there, or leave out hugepages"
+    } else {
+        ""
+    };
+    format!("{message}{advice}")
 }
 
 fn is_worth_a_retry(number: ErrorNumber, message: &str) -> bool {
@@ -152,6 +164,27 @@ mod tests {
             ErrorNumber::Rpc,
             "Cannot recv data: Connection reset by peer"
         ));
+    }
+
+    #[test]
+    fn what_a_host_lacks_is_said() {
+        for (message, expected) in [
+            (
+                "Unable to find any firmware to satisfy 'efi'",
+                "package ovmf or edk2-ovmf",
+            ),
+            (
+                "Unable to find any usable hugetlbfs mount for 3072 KiB",
+                "leave out hugepages",
+            ),
+        ] {
+            let advised = with_advice(message);
+            assert!(
+                advised.starts_with(message) && advised.contains(expected),
+                "{advised}"
+            );
+        }
+        assert_eq!(with_advice("XML error"), "XML error");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The libvirt calls that the `virt` crate lacks; the only module with `unsafe` code.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_void};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::Error as LibvirtError;
+use virt::stream::Stream;
 use virt::sys;
 
 /// virDomainBackupBegin: `virt` 0.5 has no backup calls.
@@ -33,9 +34,18 @@ pub(super) fn abort_job(domain: &Domain) -> Result<(), LibvirtError> {
     }
 }
 
+/// What libvirt says of a domain's job.
+pub(super) struct Job {
+    pub kind: u32,
+    pub message: Option<String>,
+    /// Bytes copied so far, 0 where libvirt does not say.
+    pub processed: u64,
+    pub total: u64,
+}
+
 /// virDomainGetJobStats: `virt` 0.5 makes a `Vec` of libvirt's own allocation, which is null when no job runs.
-/// Returns the job's type and, of an ended one, its error.
-pub(super) fn job(domain: &Domain, flags: u32) -> Result<(u32, Option<String>), LibvirtError> {
+/// Returns the job's type, of an ended one its error, and how many bytes of how many it has copied.
+pub(super) fn job(domain: &Domain, flags: u32) -> Result<Job, LibvirtError> {
     let (mut job_type, mut count, mut parameters) = (0, 0, std::ptr::null_mut());
     let mut message = std::ptr::null();
     // SAFETY: libvirt fills the out-parameters with an array of its own, from which one string is copied before the
@@ -47,8 +57,34 @@ pub(super) fn job(domain: &Domain, flags: u32) -> Result<(u32, Option<String>), 
         let name = sys::VIR_DOMAIN_JOB_ERRMSG.as_ptr().cast();
         let found = sys::virTypedParamsGetString(parameters, count, name, &mut message) == 1;
         let message = found.then(|| CStr::from_ptr(message).to_string_lossy().into_owned());
+        let bytes = |name: &CStr| {
+            let mut bytes = 0;
+            sys::virTypedParamsGetULLong(parameters, count, name.as_ptr(), &mut bytes);
+            bytes
+        };
+        let (processed, total) = (
+            bytes(sys::VIR_DOMAIN_JOB_DISK_PROCESSED),
+            bytes(sys::VIR_DOMAIN_JOB_DISK_TOTAL),
+        );
         sys::virTypedParamsFree(parameters, count);
-        Ok((job_type.cast_unsigned(), message))
+        Ok(Job {
+            kind: job_type.cast_unsigned(),
+            message,
+            processed,
+            total,
+        })
+    }
+}
+
+/// virStreamSendHole: `virt` 0.5 knows no sparse streams. `length` is in bytes.
+pub(super) fn send_hole(stream: &Stream, length: u64) -> Result<(), LibvirtError> {
+    let length = c_longlong::try_from(length).unwrap_or(c_longlong::MAX);
+    // SAFETY: the stream outlives the call, which takes no other pointer.
+    let outcome = unsafe { sys::virStreamSendHole(stream.as_ptr(), length, 0) };
+    if outcome < 0 {
+        Err(LibvirtError::last_error())
+    } else {
+        Ok(())
     }
 }
 

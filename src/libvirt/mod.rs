@@ -2,23 +2,29 @@
 
 mod busy;
 mod connection;
+mod copying;
 mod domain;
 mod errors;
 mod event_loop;
 mod ffi;
+mod guest_output;
 mod host_devices;
+mod inspect;
 mod network;
 mod open;
 mod pool;
 mod private_files;
 mod rbd;
 mod refusal;
+mod upload;
 mod uri;
 mod volume;
 mod warnings;
 
 pub use connection::Connection;
 pub use domain::{Changes, Domain};
+pub use inspect::VolumeDetails;
 pub use network::Network;
 pub use pool::{Pool, PoolKind};
+pub use private_files::PRIVATE_DIRECTORY_PREFIX;
 pub use volume::{Volume, VolumeState};

@@ -9,10 +9,11 @@ use super::errors::is;
 use super::{Changes, Connection};
 use crate::rpc::{Error, Result};
 use crate::xml::element::Element;
+use crate::xml::masked;
 
 /// A network that libvirt knows, active or not.
 pub struct Network {
-    network: VirtNetwork,
+    pub(super) network: VirtNetwork,
     pub name: String,
 }
 
@@ -39,7 +40,7 @@ impl Network {
         }
     }
 
-    fn is_active(&self) -> Result<bool> {
+    pub fn is_active(&self) -> Result<bool> {
         self.network.is_active().map_err(|e| self.failed("looking at", e))
     }
 
@@ -112,6 +113,7 @@ impl Network {
         ip: usize,
         changes: Changes,
     ) -> std::result::Result<(), virt::error::Error> {
+        log::debug!("network {}: command {command} in {changes:?}: {host}", self.name);
         let flags = match changes {
             Changes::Live => sys::VIR_NETWORK_UPDATE_AFFECT_LIVE,
             Changes::Persistent => sys::VIR_NETWORK_UPDATE_AFFECT_CONFIG,
@@ -144,7 +146,7 @@ impl Network {
         }
     }
 
-    fn failed(&self, doing: &str, e: virt::error::Error) -> Error {
+    pub(super) fn failed(&self, doing: &str, e: virt::error::Error) -> Error {
         Error::from(e).during(format!("{doing} network {}", self.name))
     }
 }
@@ -169,6 +171,7 @@ impl Connection {
 
     /// Defines a network that survives a reboot of the host. It does not run yet.
     pub fn define_network(&self, xml: &Element, name: &str) -> Result<Network> {
+        log::debug!("network {name}: {}", masked(xml));
         let network = self
             .connect
             .define_network_xml(&xml.to_string())

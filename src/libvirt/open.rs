@@ -10,6 +10,8 @@ use virt::error::Error as LibvirtError;
 
 use super::event_loop;
 use crate::config::{Libvirt, Secret};
+use crate::interrupt;
+use crate::rpc::Error;
 
 /// Keepalive messages that may stay without an answer within `libvirt.keepalive_timeout`: libvirt's own choice.
 const KEEPALIVE_MESSAGES: u64 = 6;
@@ -20,6 +22,8 @@ pub(super) enum NotOpen {
     TimedOut,
     /// Libvirt's words.
     Refused(String),
+    /// This process is to end.
+    Interrupted(Error),
 }
 
 /// User name and password for libvirt's callback, which can carry no data of its own.
@@ -42,7 +46,8 @@ pub(super) fn open(config: &Libvirt, uri: &str) -> Result<Connect, NotOpen> {
             let _ = sender.send(connected);
         })
         .map_err(|e| NotOpen::Refused(e.to_string()))?;
-    let connect = match outcome.recv_timeout(Duration::from_secs(config.connect_timeout)) {
+    let timeout = Duration::from_secs(config.connect_timeout);
+    let connect = match interrupt::receive(&outcome, Some(timeout)).map_err(NotOpen::Interrupted)? {
         Ok(connected) => connected.map_err(NotOpen::Refused)?,
         Err(RecvTimeoutError::Timeout) => return Err(NotOpen::TimedOut),
         Err(RecvTimeoutError::Disconnected) => {

@@ -9,8 +9,10 @@ use virt::sys::{VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA, VIR_STORAGE_VOL_CREATE
 
 use super::busy::when_free;
 use super::connection::parse;
+use super::copying::watched;
 use super::errors::is;
 use super::{Connection, Volume, rbd};
+use crate::interrupt;
 use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::disk::DiskSource;
 use crate::xml::element::Element;
@@ -42,7 +44,7 @@ impl PoolKind {
 
 /// An active storage pool.
 pub struct Pool {
-    pool: StoragePool,
+    pub(super) pool: StoragePool,
     pub name: String,
 }
 
@@ -72,7 +74,18 @@ impl Pool {
         Ok(Self::new(pool, name))
     }
 
-    fn xml(&self) -> Result<Element> {
+    /// The outcome of looking into one of all active pools. None for a pool that has stopped since they were listed:
+    /// it is passed over as if it had stopped before.
+    pub fn unless_stopped<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
+        match (outcome, self.pool.is_active()) {
+            (Ok(found), _) => Ok(Some(found)),
+            (Err(_), Ok(false)) => Ok(None),
+            (Err(_), Err(e)) if is(&e, ErrorNumber::NoStoragePool) => Ok(None),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    pub(super) fn xml(&self) -> Result<Element> {
         let text = self
             .pool
             .xml_desc(0)
@@ -188,10 +201,12 @@ impl Pool {
     }
 
     fn create_volume_with(&self, xml: &Element, name: &str, flags: u32) -> Result<Volume> {
+        interrupt::check()?;
         let pool = self.xml()?;
         require_creation(&pool, &self.name)?;
         let text = fit(xml, &pool).to_string();
         self.require_room(&pool, xml)?;
+        log::debug!("pool {}: {text}", self.name);
         let started = Instant::now();
         let volume = when_free(|| StorageVol::create_xml(&self.pool, &text, flags)).map_err(|e| {
             self.explain(e.into(), &pool, started.elapsed())
@@ -202,23 +217,34 @@ impl Pool {
 
     /// Creates a volume with the content of another one, without copying where the file system can share blocks.
     pub fn clone_volume(&self, xml: &Element, name: &str, from: &Volume) -> Result<Volume> {
+        interrupt::check()?;
         let pool = self.xml()?;
         require_creation(&pool, &self.name)?;
         let text = fit(xml, &pool).to_string();
+        log::debug!("pool {}: {text}, a copy of {}", self.name, from.name);
         let clone = |flags| when_free(|| StorageVol::create_xml_from(&self.pool, &text, &from.volume, flags));
         let started = Instant::now();
-        let volume = match PoolKind::of(&pool) {
+        let copy = || match PoolKind::of(&pool) {
             // Whether it can is only known by trying.
             PoolKind::Files => clone(VIR_STORAGE_VOL_CREATE_REFLINK).or_else(|_| clone(0)),
             PoolKind::Blocks | PoolKind::Rbd | PoolKind::Other => clone(0),
-        }
-        .map_err(|e| {
+        };
+        let total = from.state().map_or(0, |state| state.allocation);
+        let volume = watched(&self.pool, name, total, copy).map_err(|e| {
             self.explain(e.into(), &pool, started.elapsed()).during(format!(
                 "copying volume {} to {name} in pool {}",
                 from.name, self.name
             ))
         })?;
         Ok(self.own(volume, name))
+    }
+
+    /// Bytes of the whole pool, whatever is used of them.
+    pub fn capacity(&self) -> Result<u64> {
+        self.pool
+            .info()
+            .map(|info| info.capacity)
+            .map_err(|e| Error::from(e).during(format!("reading the size of pool {}", self.name)))
     }
 
     /// Ceph takes images of any size, those included that could never be filled.
@@ -228,7 +254,8 @@ impl Pool {
                 .and_then(|capacity| capacity.text().trim().parse::<u64>().ok())
         };
         match (PoolKind::of(pool), bytes(volume), bytes(pool)) {
-            (PoolKind::Rbd, Some(wanted), Some(whole)) if wanted > whole => Err(Error::new(
+            // A Ceph that has just started says 0 until its OSDs have told what they have.
+            (PoolKind::Rbd, Some(wanted), Some(whole)) if whole > 0 && wanted > whole => Err(Error::new(
                 ErrorType::NoDiskSpace,
                 format!(
                     "a volume of {wanted} bytes does not fit in pool {}, which has {whole} bytes in all",

@@ -2,17 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, Once, PoisonError};
-use std::thread;
+use std::path::Path;
 
-use signal_hook::consts::signal::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
 use tempfile::TempDir;
 
 use super::uri::known_hosts_name;
 use crate::config::{Libvirt, LibvirtType};
+use crate::interrupt;
 use crate::rpc::{Error, Result};
 
 /// Directories of this name under TMPDIR hold private keys of calls that are just connecting, or were killed.
@@ -22,14 +18,6 @@ pub const PRIVATE_DIRECTORY_PREFIX: &str = "libvirt-bosh-cpi-pki-";
 pub(super) const SSH_KEY: &str = "ssh_key";
 /// The keys that the host may identify itself with for SSH, within the directory.
 pub(super) const SSH_KNOWN_HOSTS: &str = "ssh_known_hosts";
-
-/// Signals that end a process which does nothing about them.
-const ENDING: [i32; 8] = [
-    SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU,
-];
-
-/// What a signal that ends the process has to take along.
-static DIRECTORY: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// A directory that only this user can enter. It goes when the value is dropped, or with the process, however that
 /// ends short of SIGKILL.
@@ -61,15 +49,13 @@ impl PrivateFiles {
                 "writing certificates and keys to a directory in TMPDIR: {e}"
             ))
         };
-        clean_up_on_signals().map_err(failed)?;
-        // Held until the directory is known: a signal must not come between making it and knowing of it.
-        let mut known = DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner);
-        let directory = tempfile::Builder::new()
-            .prefix(PRIVATE_DIRECTORY_PREFIX)
-            .permissions(fs::Permissions::from_mode(0o700))
-            .tempdir()
-            .map_err(failed)?;
-        *known = Some(directory.path().to_owned());
+        let directory = interrupt::with_directory(|| {
+            tempfile::Builder::new()
+                .prefix(PRIVATE_DIRECTORY_PREFIX)
+                .permissions(fs::Permissions::from_mode(0o700))
+                .tempdir()
+        })
+        .map_err(failed)?;
         for (name, text) in files.iter().filter(|(_, text)| !text.is_empty()) {
             let path = directory.path().join(name);
             fs::write(&path, text).map_err(failed)?;
@@ -86,7 +72,7 @@ impl PrivateFiles {
 impl Drop for PrivateFiles {
     fn drop(&mut self) {
         // The directory itself goes with the field.
-        *DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        interrupt::forget_directory();
     }
 }
 
@@ -118,41 +104,6 @@ fn known_hosts(config: &Libvirt) -> String {
             }
         })
         .collect()
-}
-
-/// The process still ends by the signal, as whoever sent it expects.
-fn clean_up_on_signals() -> std::io::Result<()> {
-    static INSTALLED: Once = Once::new();
-    if INSTALLED.is_completed() {
-        return Ok(());
-    }
-    let ignored = ignored_signals();
-    let mut signals = Signals::new(ENDING.iter().filter(|signal| ignored & (1 << (*signal - 1)) == 0))?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            let directory = DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(path) = directory.as_deref()
-                && let Err(e) = fs::remove_dir_all(path)
-            {
-                log::warn!("removing {}: {e}", path.display());
-            }
-            // Fails for signals that cannot be emulated, which are not among ours.
-            let _ = emulate_default_handler(signal);
-        }
-    })?;
-    INSTALLED.call_once(|| {});
-    Ok(())
-}
-
-/// Signals that our caller has us ignore, as `nohup` does with SIGHUP, one bit each: they must not end us now.
-fn ignored_signals() -> u64 {
-    fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-            u64::from_str_radix(mask.trim(), 16).ok()
-        })
-        .unwrap_or(0)
 }
 
 #[cfg(test)]

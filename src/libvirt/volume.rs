@@ -1,7 +1,5 @@
 //! Storage volumes.
 
-use std::io::Read;
-
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::storage_vol::StorageVol;
 use virt::stream::Stream;
@@ -11,7 +9,9 @@ use super::Connection;
 use super::busy::when_free;
 use super::connection::parse;
 use super::errors::is;
-use crate::rpc::{Error, ErrorType, Result};
+use crate::logging;
+use crate::rpc::{Error, Result};
+use crate::xml::element::Element;
 use crate::xml::volume::VolumeFormat;
 
 /// What one stream message carries at most, bytes: libvirt's own limit for all versions.
@@ -46,8 +46,15 @@ impl Volume {
     }
 
     pub fn state(&self) -> Result<VolumeState> {
+        self.state_of(&self.xml()?)
+    }
+
+    pub(super) fn xml(&self) -> Result<Element> {
         let text = self.volume.xml_desc(0).map_err(|e| self.failed("reading", e))?;
-        let xml = parse(&format!("volume {}", self.name), &text)?;
+        parse(&format!("volume {}", self.name), &text)
+    }
+
+    pub(super) fn state_of(&self, xml: &Element) -> Result<VolumeState> {
         let bytes = |name: &str| {
             xml.child(name)
                 .and_then(|element| element.text().trim().parse().ok())
@@ -66,6 +73,22 @@ impl Volume {
             allocation: bytes("allocation")?,
             backing_path: xml.descend(&["backingStore", "path"]).map(|path| path.text()),
         })
+    }
+
+    /// That libvirt finds a disk of this many bytes in what was uploaded.
+    ///
+    /// # Errors
+    /// `CloudError`.
+    pub fn require_capacity(&self, bytes: u64) -> Result<()> {
+        let found = self.state()?.capacity;
+        if found == bytes {
+            return Ok(());
+        }
+        Err(Error::cloud(format!(
+            "after the upload, volume {} in pool {} has a disk of {found} bytes instead of {bytes}; libvirtd's log may \
+             tell why",
+            self.name, self.pool
+        )))
     }
 
     /// Deletes the volume; one that is already gone is fine.
@@ -90,6 +113,7 @@ impl Volume {
     }
 
     fn delete_with(&self, flags: u32) -> Result<()> {
+        let _step = logging::step(format!("deleting volume {} in pool {}", self.name, self.pool));
         match when_free(|| self.volume.delete(flags)) {
             Ok(()) => Ok(()),
             Err(e) if is(&e, ErrorNumber::NoStorageVolume) => Ok(()),
@@ -97,66 +121,12 @@ impl Volume {
         }
     }
 
-    /// Fills the volume from its beginning with everything the reader gives, `length` bytes.
-    ///
-    /// Libvirt writes behind the stream's back and drops the error of a write that fails at the end, as on a full
-    /// pool; nothing after it is written then. So the last data that can be told from a hole is read back.
-    ///
-    /// # Errors
-    /// What the reader says, `NoDiskSpace`, or `CloudError`. The volume's content is undefined then.
-    pub fn upload(&self, connection: &Connection, reader: &mut dyn Read, length: u64) -> Result<()> {
-        let last = self.send(connection, reader, length)?;
-        self.verify(connection, last.as_ref())
-    }
-
-    /// Fills the volume, all of whose blocks are allocated, with these bytes: a full pool has no say any more. Reading
-    /// back what was written would wait for libvirt, which reads the whole pool anew after an upload.
-    pub(super) fn fill(&self, connection: &Connection, bytes: &[u8]) -> Result<()> {
-        self.send(connection, &mut &bytes[..], bytes.len() as u64)
-            .map(drop)
-    }
-
-    fn send(&self, connection: &Connection, reader: &mut dyn Read, length: u64) -> Result<Option<Sent>> {
-        let failed = |e| self.failed("uploading to", e);
-        let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
-        when_free(|| self.volume.upload(&stream, 0, length, 0)).map_err(failed)?;
-        match send_all(&stream, reader) {
-            Ok(last) => stream.finish().map_err(failed).map(|()| last),
-            Err(SendError::Read(e)) => {
-                abort(stream);
-                Err(Error::cloud(format!(
-                    "reading what is to be uploaded to volume {}: {e}",
-                    self.name
-                )))
-            }
-            Err(SendError::Libvirt(e)) => {
-                abort(stream);
-                Err(failed(e))
-            }
-        }
-    }
-
-    fn verify(&self, connection: &Connection, last: Option<&Sent>) -> Result<()> {
-        let Some(sent) = last else { return Ok(()) };
-        if self.read(connection, sent.offset, sent.bytes.len() as u64)? == sent.bytes {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorType::NoDiskSpace,
-            format!(
-                "uploading to volume {} in pool {}: not everything was written: No space left on device, \
-                 or a fault that only libvirtd's log tells",
-                self.name, self.pool
-            ),
-        ))
-    }
-
     /// The whole content of a small volume, `limit` bytes at most.
     pub fn download(&self, connection: &Connection, limit: u64) -> Result<Vec<u8>> {
         self.read(connection, 0, limit)
     }
 
-    fn read(&self, connection: &Connection, offset: u64, length: u64) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, connection: &Connection, offset: u64, length: u64) -> Result<Vec<u8>> {
         let failed = |e| self.failed("downloading", e);
         let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
         when_free(|| self.volume.download(&stream, offset, length, 0)).map_err(failed)?;
@@ -182,69 +152,7 @@ impl Volume {
         when_free(|| self.volume.resize(bytes, 0)).map_err(|e| self.failed("resizing", e))
     }
 
-    fn failed(&self, doing: &str, e: LibvirtError) -> Error {
+    pub(super) fn failed(&self, doing: &str, e: LibvirtError) -> Error {
         Error::from(e).during(format!("{doing} volume {} in pool {}", self.name, self.pool))
-    }
-}
-
-enum SendError {
-    Read(std::io::Error),
-    Libvirt(LibvirtError),
-}
-
-/// A piece of what was uploaded.
-struct Sent {
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
-/// Sends everything; returns the last chunk that is not all zeros.
-fn send_all(stream: &Stream, reader: &mut dyn Read) -> std::result::Result<Option<Sent>, SendError> {
-    let mut last: Option<Sent> = None;
-    let mut chunk = vec![0; CHUNK];
-    let mut offset = 0;
-    loop {
-        let filled = read_full(reader, &mut chunk).map_err(SendError::Read)?;
-        if filled == 0 {
-            return Ok(last);
-        }
-        let mut rest = &chunk[..filled];
-        while !rest.is_empty() {
-            let sent = stream.send(rest).map_err(SendError::Libvirt)?;
-            rest = &rest[usize::try_from(sent).unwrap_or(0)..];
-        }
-        if chunk[..filled].iter().any(|byte| *byte != 0) {
-            // The buffers take turns.
-            let mut buffer = last.take().map_or_else(Vec::new, |sent| sent.bytes);
-            std::mem::swap(&mut buffer, &mut chunk);
-            buffer.truncate(filled);
-            last = Some(Sent {
-                offset,
-                bytes: buffer,
-            });
-            chunk.resize(CHUNK, 0);
-        }
-        offset += filled as u64;
-    }
-}
-
-/// Full chunks make few messages, whatever sizes the reader prefers.
-fn read_full(reader: &mut dyn Read, chunk: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < chunk.len() {
-        match reader.read(&mut chunk[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
-}
-
-/// The first error is the one to tell; the stream ends either way.
-fn abort(stream: Stream) {
-    if let Err(e) = stream.abort() {
-        log::debug!("aborting a stream: {}", e.message());
     }
 }

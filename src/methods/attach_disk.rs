@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::cid::Cid;
+use crate::config::DiskBus;
 use crate::disk::{self, Attachments, Record};
 use crate::libvirt::{Changes, Connection, Domain, Volume};
 use crate::rpc::{Arguments, Error, Result};
@@ -22,23 +23,34 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let libvirt = cpi.libvirt()?;
     let domain = vm::get(libvirt, &vm_cid)?;
     let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
-    attach(libvirt, cpi, &domain, &disk_cid, &volume)
+    let bus = attach(libvirt, cpi, &domain, &disk_cid, &volume)
         .map_err(|e| e.during(format!("attaching disk {disk_cid} to VM {vm_cid}")))?;
-    let hint = disk::hint(&disk_cid, cpi.config.settings.disk_bus);
+    let hint = disk::hint(&disk_cid, bus);
     Ok(if cpi.api_version == 1 { Value::Null } else { hint })
 }
 
-fn attach(libvirt: &Connection, cpi: &Cpi, domain: &Domain, disk_cid: &Cid, volume: &Volume) -> Result<()> {
+/// Returns the bus that the disk is on.
+fn attach(
+    libvirt: &Connection,
+    cpi: &Cpi,
+    domain: &Domain,
+    disk_cid: &Cid,
+    volume: &Volume,
+) -> Result<DiskBus> {
     require_no_other_user(libvirt, domain, volume)?;
     let attachments = Attachments::of(domain)?;
+    let bus = attachments
+        .bus_for(&volume.name)
+        .or(cpi.config.settings.disk_bus)
+        .unwrap_or(DiskBus::Virtio);
     let lacks_persistent = attachments.persistent_disk(&volume.name).is_none();
     let lacks_live = attachments.live.is_some() && attachments.live_disk(&volume.name).is_none();
     if !lacks_persistent && !lacks_live {
-        return Ok(());
+        return Ok(bus);
     }
     let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
     let record = Record::read(libvirt, &records, disk_cid)?;
-    let device = device(libvirt, cpi, disk_cid, volume, &record, &attachments)?;
+    let device = device(libvirt, cpi, disk_cid, volume, &record, &attachments, bus)?;
     let mut undo = Undo::new();
     if lacks_persistent {
         domain.attach_device(&device, Changes::Persistent)?;
@@ -59,7 +71,7 @@ fn attach(libvirt: &Connection, cpi: &Cpi, domain: &Domain, disk_cid: &Cid, volu
     }
     undo.disarm();
     show_metadata(domain, disk_cid, &record);
-    Ok(())
+    Ok(bus)
 }
 
 fn require_no_other_user(libvirt: &Connection, domain: &Domain, volume: &Volume) -> Result<()> {
@@ -81,6 +93,7 @@ fn device(
     volume: &Volume,
     record: &Record,
     attachments: &Attachments,
+    bus: DiskBus,
 ) -> Result<Element> {
     let settings = &cpi.config.settings;
     let format = volume.state()?.format;
@@ -89,9 +102,9 @@ fn device(
         path: &volume.path()?,
         format: format
             .ok_or_else(|| Error::cloud("its volume is neither raw nor qcow2, so no disk of ours"))?,
-        bus: settings.disk_bus,
+        bus,
         // A VM that has the disk in one of its descriptions gets it under the same name in the other.
-        position: attachments.position_of(&volume.name, settings.disk_bus),
+        position: attachments.position_of(&volume.name, bus),
         serial: &disk_cid.disk_serial(),
         device: Device::Disk,
         options: record.options.clone(),

@@ -8,6 +8,8 @@ use crate::cloud_properties::CloudProperties;
 use crate::rpc::{Arguments, Error, Result};
 use crate::vm::VmProperties;
 
+const MIB: u64 = 1024 * 1024;
+
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let requirements = arguments.object("desired_instance_size")?;
     arguments.end()?;
@@ -21,11 +23,19 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     requirements.end()?;
 
     let libvirt = cpi.libvirt()?;
+    let settings = &cpi.config.settings;
     let (host_cpus, host_memory) = libvirt.host_size()?;
-    for (what, asked, there) in [("CPUs", cpu, host_cpus), ("MiB of memory", memory, host_memory)] {
+    let vm_cpus = libvirt.max_vcpus(settings.domain_type)?;
+    let pool = libvirt.pool(settings.stemcell_pool())?;
+    let pool_size = pool.capacity()? / MIB;
+    for (what, asked, there) in [
+        ("CPUs", cpu, host_cpus.min(vm_cpus)),
+        ("MiB of memory", memory, host_memory),
+        ("MiB of ephemeral disk", ephemeral_disk, pool_size),
+    ] {
         if asked > there {
             return Err(Error::cloud(format!(
-                "{asked} {what} asked for, but {} has {there}",
+                "argument 1 (desired_instance_size): {asked} {what} asked for, but a VM at {} can have {there}",
                 libvirt.uri
             )));
         }

@@ -1,55 +1,105 @@
 //! `create_stemcell(image_path, cloud_properties, [env])`: the disk image in the stemcell becomes a volume that VMs'
-//! boot disks are overlays on. It is decompressed and uploaded in one stream, without a copy in between.
+//! boot disks are overlays on. It is decompressed and uploaded in one stream, without a copy in between. A light
+//! stemcell brings no image: its cloud properties name a volume that is there already.
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Cpi;
 use crate::cid::Cid;
+use crate::libvirt::{Connection, Pool};
 use crate::logging;
-use crate::rpc::{Arguments, Result};
-use crate::stemcell::{StemcellProperties, with_image};
+use crate::partial;
+use crate::rpc::{Arguments, Error, Result};
+use crate::stemcell::{self, Record, StemcellProperties, with_image};
 use crate::throttle;
 use crate::undo::Undo;
-use crate::xml::volume::{VolumeSpec, plain};
+use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let image_path = arguments.string("image_path")?;
     let cloud_properties = arguments.object("cloud_properties")?;
-    arguments.optional_object("env")?;
+    let env = arguments.optional_object("env")?;
     arguments.end()?;
-    let properties = StemcellProperties::parse(&Value::Object(cloud_properties))
+    let properties = StemcellProperties::parse(&Value::Object(cloud_properties.clone()))
         .map_err(|e| e.during("argument 2 (cloud_properties)"))?;
+    let pool_name = cpi.config.settings.stemcell_pool();
+    let record = Record {
+        properties: cloud_properties,
+        tags: tags(env)?,
+        volume: stemcell::named_volume(&properties, pool_name)?,
+    };
 
     let libvirt = cpi.libvirt()?;
-    let pool = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    let pool = libvirt.pool(pool_name)?;
     pool.require_files()?;
-    let stemcell_cid = Cid::new_stemcell();
-    let name = stemcell_cid.as_str();
+    let cid = Cid::new_stemcell();
     let _turn = throttle::wait(&cpi.config.throttle)?;
-    let _step = logging::step(format!("uploading stemcell {stemcell_cid}"));
-    let undo = with_image(Path::new(&image_path), &properties, |image| {
+    let uploaded = match &record.volume {
+        Some(volume) => {
+            stemcell::check_volume(libvirt, volume, &properties)?;
+            Undo::new()
+        }
+        None => upload(libvirt, cpi, &pool, &cid, Path::new(&image_path), &properties)?,
+    };
+    let mut recorded = Undo::new();
+    // Before it is done: where the connection is lost, nobody knows whether it was.
+    recorded.push(format!("record of stemcell {cid}"), || {
+        Record::delete(&cpi.libvirt_for_undo()?.pool(pool_name)?, &cid)
+    });
+    record.write(libvirt, &pool, &cid)?;
+    partial::end(&pool, cid.as_str())?;
+    recorded.disarm();
+    uploaded.disarm();
+    Ok(cid.as_str().into())
+}
+
+/// From API version 3 on: `{"tags": {...}}`.
+fn tags(mut env: Map<String, Value>) -> Result<Map<String, Value>> {
+    match env.shift_remove("tags") {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(tags)) => Ok(tags),
+        Some(_) => Err(Error::cpi("argument 3 (env): tags must be an object")),
+    }
+}
+
+fn upload<'a>(
+    libvirt: &Connection,
+    cpi: &'a Cpi,
+    pool: &Pool,
+    cid: &Cid,
+    image_path: &Path,
+    properties: &StemcellProperties,
+) -> Result<Undo<'a>> {
+    let name = cid.as_str();
+    let _step = logging::step(format!("uploading stemcell {cid}"));
+    with_image(image_path, properties, |image| {
         let spec = VolumeSpec {
             name,
-            capacity: image.virtual_size,
+            capacity: image.capacity,
             format: image.format,
             backing: None,
         };
-        // Before it is done: where the connection is lost, nobody knows whether it was.
+        // As above.
         let mut undo = Undo::new();
-        undo.push(format!("volume {name}"), || delete_volume(cpi, name));
+        let owned = name.to_owned();
+        undo.push(format!("volume {name}"), move || delete_volume(cpi, &owned));
+        partial::begin(pool, name)?;
         let volume = pool.create_volume(&plain(&spec), name)?;
-        volume.upload(libvirt, image.reader, image.file_size)?;
+        let length = volume.upload(libvirt, image.content, image.holes_from)?;
+        volume.require_capacity(match image.format {
+            VolumeFormat::Raw => length,
+            VolumeFormat::Qcow2 => image.capacity,
+        })?;
         Ok(undo)
-    })?;
-    undo.disarm();
-    Ok(name.into())
+    })
 }
 
 fn delete_volume(cpi: &Cpi, name: &str) -> Result<()> {
-    cpi.libvirt_for_undo()?
-        .pool(cpi.config.settings.stemcell_pool())?
-        .volume(name)?
-        .map_or(Ok(()), |volume| volume.delete())
+    let pool = cpi
+        .libvirt_for_undo()?
+        .pool(cpi.config.settings.stemcell_pool())?;
+    pool.volume(name)?.map_or(Ok(()), |volume| volume.delete())?;
+    partial::end(&pool, name)
 }

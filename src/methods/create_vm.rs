@@ -5,40 +5,23 @@ use serde_json::{Value, json};
 
 use super::Cpi;
 use crate::cid::Cid;
+use crate::config::Config;
 use crate::logging;
 use crate::network;
 use crate::rpc::{Arguments, ErrorType, Result};
+use crate::stemcell;
 use crate::throttle;
 use crate::undo::Undo;
 use crate::vm::{
-    self, BOOT, EPHEMERAL, NewVm, OwnDisk, SETTINGS, VmProperties, VolumeNames, boot_disk, domain,
+    self, BOOT, EPHEMERAL, NewVm, OwnDisk, SETTINGS, VmProperties, VolumeNames, boot_disk, domain, needs,
     settings_drive,
 };
 use crate::xml::volume::{VolumeFormat, VolumeSpec, from_template};
 
 const MIB: u64 = 1024 * 1024;
 
-pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
-    let agent_id = arguments.string("agent_id")?;
-    let stemcell_cid = arguments.cid("stemcell_cid")?;
-    let cloud_properties = arguments.optional_object("cloud_properties")?;
-    let networks = arguments.object("networks")?;
-    // Hints for placement, and there is one host.
-    arguments.optional_cids("disk_cids")?;
-    let env = arguments.optional_object("env")?;
-    arguments.end()?;
-
-    let (cid, uuid) = Cid::new_vm();
-    let vm = NewVm {
-        cid,
-        uuid,
-        agent_id,
-        stemcell_cid,
-        properties: VmProperties::parse("argument 3 (cloud_properties)", cloud_properties)?,
-        nics: vm::plan_nics(&networks, &cpi.config.settings.network_name)?,
-        networks,
-        env,
-    };
+pub fn call(arguments: Arguments, cpi: &Cpi) -> Result<Value> {
+    let vm = plan(arguments, &cpi.config)?;
     create(&vm, cpi).map_err(|error| {
         let error = error.during(format!("creating VM {}", vm.cid));
         match error.error_type {
@@ -55,32 +38,58 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     })
 }
 
+/// The VM that these arguments ask for, as far as they say without libvirt.
+///
+/// # Errors
+/// `CpiError` or `CloudError` naming the argument.
+pub fn plan(mut arguments: Arguments, config: &Config) -> Result<NewVm> {
+    let agent_id = arguments.string("agent_id")?;
+    let stemcell_cid = arguments.cid("stemcell_cid")?;
+    let cloud_properties = arguments.optional_object("cloud_properties")?;
+    let networks = arguments.object("networks")?;
+    // Hints for placement, and there is one host.
+    arguments.optional_cids("disk_cids")?;
+    let env = arguments.optional_object("env")?;
+    arguments.end()?;
+
+    let (cid, uuid) = Cid::new_vm();
+    Ok(NewVm {
+        cid,
+        uuid,
+        agent_id,
+        stemcell_cid,
+        properties: VmProperties::parse("argument 3 (cloud_properties)", cloud_properties)?,
+        nics: vm::plan_nics(&networks, &config.settings.network_name)?,
+        networks,
+        env,
+    })
+}
+
 fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let config = &cpi.config;
-    let drive_image = settings_drive::image(vm, config)?;
     let libvirt = cpi.libvirt()?;
     let files = libvirt.pool(config.settings.stemcell_pool())?;
     files.require_files()?;
     let pool = libvirt.pool(vm.properties.storage_pool.as_ref().unwrap_or(&files.name))?;
     pool.require_copies()?;
-    let stemcell = boot_disk::find_stemcell(libvirt, &files, &vm.stemcell_cid)?;
+    let (stemcell, record) = stemcell::get(libvirt, &files, &vm.stemcell_cid)?;
+    let needs = needs::of(&record.stemcell_properties(), config)?;
+    let drive_image = settings_drive::image(vm, &needs, config)?;
     network::require(libvirt, &vm.nics)?;
     network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;
 
     let _turn = throttle::wait(&config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
+    let pools = [files.name.clone(), pool.name.clone()];
     let mut undo = Undo::new();
     undo.push(format!("volumes of VM {}", vm.cid), || {
-        vm::delete_volumes(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
+        vm::delete_volumes(cpi.libvirt_for_undo()?, &vm.cid, &pools).map(drop)
     });
     let (volume, format) =
         boot_disk::create(vm, config.settings.boot_disk_clone, &pool, &stemcell, &names.boot)?;
-    let mut disks = vec![OwnDisk {
-        volume,
-        format,
-        serial: BOOT,
-    }];
+    let mut disks = vec![OwnDisk::of(&volume, format, BOOT)?];
     if vm.properties.ephemeral_disk > 0 {
+        let _step = logging::step(format!("creating ephemeral disk {}", names.ephemeral));
         let spec = VolumeSpec {
             name: &names.ephemeral,
             capacity: vm.properties.ephemeral_disk.saturating_mul(MIB),
@@ -89,20 +98,12 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
         };
         let xml = from_template(&spec, &config.settings.storage_volume)?;
         let volume = pool.create_volume(&xml, spec.name)?;
-        disks.push(OwnDisk {
-            volume,
-            format: spec.format,
-            serial: EPHEMERAL,
-        });
+        disks.push(OwnDisk::of(&volume, spec.format, EPHEMERAL)?);
     }
     let volume = settings_drive::upload(libvirt, &files, &names.settings, &drive_image)?;
-    disks.push(OwnDisk {
-        volume,
-        format: VolumeFormat::Raw,
-        serial: SETTINGS,
-    });
+    disks.push(OwnDisk::of(&volume, VolumeFormat::Raw, SETTINGS)?);
 
-    let xml = domain::xml(vm, config, libvirt, &disks)?;
+    let xml = domain::xml(vm, &needs, config, libvirt, &disks)?;
     // Before it is done: where the connection is lost, nobody knows whether it was.
     undo.push(format!("VM {}", vm.cid), || {
         vm::find(cpi.libvirt_for_undo()?, &vm.cid)?

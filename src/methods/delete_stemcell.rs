@@ -1,29 +1,35 @@
 //! `delete_stemcell(stemcell_cid)`: refused while a VM's boot disk is an overlay on it; one that is gone is fine,
-//! since the Director knows no error for that.
+//! since the Director knows no error for that. The volume that a light stemcell stands for stays.
 
 use serde_json::Value;
 
 use super::Cpi;
+use crate::partial;
 use crate::rpc::{Arguments, Error, Result};
+use crate::stemcell::{self, Record};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let stemcell_cid = arguments.cid("stemcell_cid")?;
     arguments.end()?;
 
     let libvirt = cpi.libvirt()?;
-    let Some(name) = stemcell_cid.stemcell_volume() else {
+    let pool = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    let Some(stemcell) = stemcell::find(libvirt, &pool, &stemcell_cid)? else {
         return Ok(Value::Null);
     };
-    let Some(volume) = libvirt.volume_in_any_pool(&name, &[cpi.config.settings.stemcell_pool()])? else {
-        return Ok(Value::Null);
-    };
-    let overlays = libvirt.overlays_on(&volume.path()?)?;
-    if !overlays.is_empty() {
-        return Err(Error::cloud(format!(
-            "deleting stemcell {stemcell_cid}: these volumes are based on it: {}; delete their VMs first",
-            overlays.join(", ")
-        )));
+    if let Some(volume) = stemcell.volume {
+        let overlays = libvirt.overlays_on(&volume.path()?)?;
+        if !overlays.is_empty() {
+            return Err(Error::cloud(format!(
+                "deleting stemcell {stemcell_cid}: these volumes are based on it: {}; delete their VMs first",
+                overlays.join(", ")
+            )));
+        }
+        volume.delete()?;
     }
-    volume.delete()?;
+    Record::delete(&stemcell.pool, &stemcell_cid)?;
+    if let Some(name) = stemcell_cid.stemcell_volume() {
+        partial::end(&stemcell.pool, &name)?;
+    }
     Ok(Value::Null)
 }

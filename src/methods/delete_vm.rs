@@ -24,7 +24,9 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         return Err(missing());
     }
     let domain = libvirt.find_domain(vm_cid.as_str())?;
+    let mut pools = vec![cpi.config.settings.stemcell_pool().to_owned()];
     if let Some(domain) = &domain {
+        pools.extend(vm::own_pools(&vm_cid, &domain.persistent_xml()?));
         {
             let _step = logging::step(format!("stopping VM {vm_cid}"));
             domain.destroy()?;
@@ -32,7 +34,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         domain.undefine()?;
     }
     let host_entries = network::unreserve(libvirt, &vm_cid)?;
-    let volumes = vm::delete_volumes(libvirt, &vm_cid)?;
+    let volumes = vm::delete_volumes(libvirt, &vm_cid, &pools)?;
     if domain.is_none() && volumes == 0 && host_entries == 0 {
         return Err(missing());
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Cpi;
 use crate::cid::Cid;
 use crate::disk::Attachments;
+use crate::interrupt;
 use crate::libvirt::{Changes, Connection, Domain};
 use crate::logging;
 use crate::rpc::{Arguments, Error, ErrorType, Result};
@@ -59,6 +60,7 @@ fn detach_live(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeout: D
     let removed = domain.watch_removed_devices(libvirt);
     let deadline = Instant::now() + timeout;
     loop {
+        interrupt::check()?;
         let Some(device) = live_device(domain, disk_cid)? else {
             return Ok(());
         };
@@ -68,14 +70,16 @@ fn detach_live(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeout: D
             .unwrap_or_default()
             .to_owned();
         let ask_again = Instant::now() + ASK_AGAIN_AFTER;
+        log::debug!("asking the guest to let go of disk {disk_cid}");
         if let Err(error) = domain.detach_device(&device, Changes::Live) {
             // Also what libvirt says while an earlier request is still with the guest.
-            log::debug!("asking the guest to let go of disk {disk_cid}: {error}");
+            log::debug!("asking again is refused: {error}");
             if Instant::now() >= deadline {
                 return Err(error.retryable());
             }
         }
         while Instant::now() < ask_again.min(deadline) {
+            interrupt::check()?;
             let patience = LOOK_AGAIN_AFTER.min(deadline.saturating_duration_since(Instant::now()));
             let gone = match &removed {
                 Some(removed) => removed

@@ -5,7 +5,7 @@ mod calculate_vm_cloud_properties;
 mod create_disk;
 mod create_network;
 mod create_stemcell;
-mod create_vm;
+pub mod create_vm;
 mod delete_disk;
 mod delete_network;
 mod delete_snapshot;

@@ -8,6 +8,7 @@ use crate::cid::Cid;
 use crate::disk::{self, Attachments, Record};
 use crate::libvirt::{Connection, Domain, PoolKind, Volume, VolumeState};
 use crate::logging;
+use crate::partial;
 use crate::rpc::{Arguments, Error, Result};
 use crate::undo::Undo;
 use crate::xml::element::Element;
@@ -20,18 +21,27 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 
     let libvirt = cpi.libvirt()?;
     let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
+    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
     let snapshot_cid = Cid::new_snapshot();
     let doing = || format!("taking snapshot {snapshot_cid} of disk {disk_cid}");
     let mut undo = Undo::new();
     undo.push(format!("snapshot {snapshot_cid}"), || {
-        disk::delete_if_there(cpi.libvirt_for_undo()?, &cpi.config, &snapshot_cid)
+        let libvirt = cpi.libvirt_for_undo()?;
+        disk::delete_if_there(libvirt, &cpi.config, &snapshot_cid)?;
+        partial::end(&libvirt.pool(&records.name)?, snapshot_cid.as_str())
     });
+    partial::begin(&records, snapshot_cid.as_str()).map_err(|e| e.during(doing()))?;
     copy(libvirt, &disk_cid, &volume, &snapshot_cid).map_err(|e| e.during(doing()))?;
 
-    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
     let options = Record::read(libvirt, &records, &disk_cid)?.options;
-    Record { metadata, options }
+    let record = Record {
+        metadata,
+        options,
+        ..Record::default()
+    };
+    record
         .write(libvirt, &records, &snapshot_cid)
+        .and_then(|()| partial::end(&records, snapshot_cid.as_str()))
         .map_err(|e| e.during(doing()))?;
     undo.disarm();
     Ok(snapshot_cid.as_str().into())

@@ -1,5 +1,6 @@
 //! `update_disk(disk_cid, new_size, cloud_properties)`: in place (null) where only the size or run-time options change;
-//! another pool or format means a copy in a new volume, whose cid is the answer. The old volume goes last.
+//! another pool or format means a copy in a new volume, whose cid is the answer. The old volume goes last; a call
+//! that was killed then is made again, and finds the copy.
 
 use serde_json::Value;
 
@@ -8,7 +9,7 @@ use crate::cid::Cid;
 use crate::disk::{self, DiskProperties, Record};
 use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
 use crate::logging;
-use crate::rpc::{Arguments, Error, Result};
+use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::undo::Undo;
 use crate::xml::volume::{VolumeSpec, plain};
 
@@ -20,21 +21,51 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let properties = DiskProperties::parse("argument 3 (cloud_properties)", cloud_properties)?;
 
     let libvirt = cpi.libvirt()?;
-    let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
-    let doing = || format!("updating disk {disk_cid}");
+    let (current, volume) = locate(libvirt, cpi, &disk_cid)?;
+    let copy = update(libvirt, cpi, &current, &volume, size, &properties)
+        .map_err(|e| e.during(format!("updating disk {disk_cid}")))?;
+    // Null: the disk has the cid that the caller knows.
+    let new_cid = copy.or((current != disk_cid).then_some(current));
+    Ok(new_cid.map_or(Value::Null, |cid| cid.as_str().into()))
+}
+
+/// The disk, or what an update of it that was killed has put in its place, before it could tell.
+fn locate(libvirt: &Connection, cpi: &Cpi, disk_cid: &Cid) -> Result<(Cid, Volume)> {
+    match disk::get(libvirt, &cpi.config, disk_cid) {
+        Err(error) if error.error_type == ErrorType::DiskNotFound => {
+            let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+            let cid = Record::of_replacement(libvirt, &records, disk_cid)?.ok_or(error)?;
+            log::info!("disk {disk_cid} was replaced by {cid} earlier");
+            let volume = disk::get(libvirt, &cpi.config, &cid)?;
+            Ok((cid, volume))
+        }
+        found => Ok((disk_cid.clone(), found?)),
+    }
+}
+
+/// The new cid, if there has to be a new volume.
+fn update(
+    libvirt: &Connection,
+    cpi: &Cpi,
+    disk_cid: &Cid,
+    volume: &Volume,
+    size: u64,
+    properties: &DiskProperties,
+) -> Result<Option<Cid>> {
     let users = disk::users(libvirt, &volume.name)?;
     if !users.is_empty() {
-        return Err(
-            Error::cloud(format!("it is attached to {}; detach it first", users.join(", "))).during(doing()),
-        );
+        return Err(Error::cloud(format!(
+            "it is attached to {}; detach it first",
+            users.join(", ")
+        )));
     }
     let state = volume.state()?;
     // Before anything changes: NotSupported makes the Director start over with a new disk.
-    disk::require_growth(&disk_cid, &state, size)?;
+    disk::require_growth(disk_cid, &state, size)?;
 
     let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
-    let old_record = Record::read(libvirt, &records, &disk_cid)?;
-    let record = Record {
+    let old_record = Record::read(libvirt, &records, disk_cid)?;
+    let mut record = Record {
         options: properties.run_time.clone(),
         ..old_record.clone()
     };
@@ -43,43 +74,51 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         .as_ref()
         .unwrap_or(&cpi.config.settings.storage_pool_name);
     if *pool_name == volume.pool && state.format == Some(properties.format) {
-        disk::resize(libvirt, &disk_cid, &volume, size)?;
+        disk::resize(libvirt, disk_cid, volume, size)?;
         if record != old_record {
-            record
-                .write(libvirt, &records, &disk_cid)
-                .map_err(|e| e.during(doing()))?;
+            record.write(libvirt, &records, disk_cid)?;
         }
-        return Ok(Value::Null);
+        return Ok(None);
     }
 
-    let from = libvirt.pool(&volume.pool)?.kind()?;
-    let to = libvirt.pool(pool_name)?.kind()?;
-    disk::require_format(pool_name, to, properties.format).map_err(|e| e.during(doing()))?;
-    if *pool_name != volume.pool && (from == PoolKind::Rbd || to == PoolKind::Rbd) {
-        // The Director makes a new disk then, and copies within a VM.
-        return Err(Error::not_supported(format!(
-            "libvirt cannot copy from pool {} to pool {pool_name}: one of them is of type rbd",
-            volume.pool
-        ))
-        .during(doing()));
-    }
+    require_copies(libvirt, volume, pool_name, properties)?;
     let new_cid = Cid::new_disk();
+    record.replaces = Some(disk_cid.as_str().to_owned());
     let mut undo = Undo::new();
     undo.push(format!("disk {new_cid}"), || {
         disk::delete_if_there(cpi.libvirt_for_undo()?, &cpi.config, &new_cid)
     });
-    let copy =
-        copy(libvirt, &volume, &state, &new_cid, pool_name, &properties).map_err(|e| e.during(doing()))?;
+    let copy = copy(libvirt, volume, &state, &new_cid, pool_name, properties)?;
     disk::resize(libvirt, &new_cid, &copy, size)?;
-    record
-        .write(libvirt, &records, &new_cid)
-        .map_err(|e| e.during(doing()))?;
+    record.write(libvirt, &records, &new_cid)?;
     undo.disarm();
     // The data is in the new volume; an old one that cannot be deleted now is only a waste of space.
-    if let Err(error) = disk::delete(libvirt, &cpi.config, &disk_cid, &volume) {
+    if let Err(error) = disk::delete(libvirt, &cpi.config, disk_cid, volume) {
         log::warn!("disk {disk_cid} was replaced by {new_cid}, but its volume is still there: {error}");
     }
-    Ok(new_cid.as_str().into())
+    Ok(Some(new_cid))
+}
+
+/// Whether libvirt can copy the volume to a pool.
+///
+/// # Errors
+/// `NotSupported`, whereupon the Director makes a new disk and copies within a VM; `CloudError` for the format.
+fn require_copies(
+    libvirt: &Connection,
+    volume: &Volume,
+    pool_name: &str,
+    properties: &DiskProperties,
+) -> Result<()> {
+    let from = libvirt.pool(&volume.pool)?.kind()?;
+    let to = libvirt.pool(pool_name)?.kind()?;
+    disk::require_format(pool_name, to, properties.format)?;
+    if *pool_name != volume.pool && (from == PoolKind::Rbd || to == PoolKind::Rbd) {
+        return Err(Error::not_supported(format!(
+            "libvirt cannot copy from pool {} to pool {pool_name}: one of them is of type rbd",
+            volume.pool
+        )));
+    }
+    Ok(())
 }
 
 /// Copies the volume and looks whether the copy is what was asked for.

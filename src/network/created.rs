@@ -29,12 +29,17 @@ pub struct NewNetwork {
 }
 
 impl NewNetwork {
-    /// Makes the network and starts it, now and together with libvirt, or leaves nothing behind.
+    /// Makes the network and starts it, now and together with libvirt, or leaves nothing behind; `for_undo` gives the
+    /// connection to undo things by.
     ///
     /// # Errors
     /// `CloudError` naming the libvirt network that has the range already or the bridge that is not there, or saying
     /// why the network does not start.
-    pub fn create(libvirt: &Connection, request: &Request) -> Result<Self> {
+    pub fn create<'a>(
+        libvirt: &Connection,
+        for_undo: &dyn Fn() -> Result<&'a Connection>,
+        request: &Request,
+    ) -> Result<Self> {
         if let Some(bridge) = &request.bridge
             && !libvirt.may_have_network_device(bridge)
         {
@@ -54,7 +59,7 @@ impl NewNetwork {
                         network.id
                     )));
                 }
-                network.start(libvirt, request)?;
+                network.start(libvirt, for_undo, request)?;
                 Ok(network)
             }
             Range::Any { prefix } => {
@@ -62,7 +67,7 @@ impl NewNetwork {
                 let mut last_error = None;
                 for subnet in private_subnets(prefix).filter(is_free).take(ATTEMPTS) {
                     let network = Self::plan(request, subnet, None);
-                    match network.start(libvirt, request) {
+                    match network.start(libvirt, for_undo, request) {
                         Ok(()) => return Ok(network),
                         // Something else of the host's, or another call a moment ago, has that range.
                         Err(e) if e.message.contains("already in use") => last_error = Some(e),
@@ -91,7 +96,12 @@ impl NewNetwork {
         }
     }
 
-    fn start(&self, libvirt: &Connection, request: &Request) -> Result<()> {
+    fn start<'a>(
+        &self,
+        libvirt: &Connection,
+        for_undo: &dyn Fn() -> Result<&'a Connection>,
+        request: &Request,
+    ) -> Result<()> {
         let id = self.id.as_str();
         // A device's name has at most 15 bytes.
         let own_bridge = format!("bosh{}", &id["net-".len()..][..8]);
@@ -105,10 +115,14 @@ impl NewNetwork {
                 .map(|gateway| (gateway, self.subnet.prefix)),
             dhcp: self.dhcp,
         };
-        let network = libvirt.define_network(&network::render(&spec), id)?;
         let mut undo = Undo::new();
-        undo.push(format!("network {id}"), || network.remove());
-        network.start()?;
+        // Before it is done: where the connection is lost, nobody knows whether it was.
+        undo.push(format!("network {id}"), || {
+            for_undo()?
+                .find_network(id)?
+                .map_or(Ok(()), |network| network.remove())
+        });
+        libvirt.define_network(&network::render(&spec), id)?.start()?;
         undo.disarm();
         Ok(())
     }

@@ -14,5 +14,5 @@ pub use presence::require;
 pub use properties::DirectMode;
 pub use properties::{Bandwidth, Link, NicProperties, Rate, parse as parse_properties};
 pub use request::Request;
-pub use reservations::{require_free_addresses, reserve, unreserve};
+pub use reservations::{EntryOfVm, entries_of_vms, require_free_addresses, reserve, unreserve, unreserve_in};
 pub use subnet::Subnet;

@@ -9,6 +9,7 @@ use super::{Link, Subnet};
 use crate::cid::Cid;
 use crate::config::Settings;
 use crate::libvirt::{Changes, Connection, Network};
+use crate::logging;
 use crate::rpc::{Error, ErrorType, Result};
 use crate::vm::Nic;
 use crate::xml::dhcp_host::{self, DhcpHostSpec};
@@ -47,7 +48,10 @@ pub fn require_free_addresses(
 /// As `require_free_addresses`, and what libvirt says.
 pub fn reserve(libvirt: &Connection, settings: &Settings, vm_cid: &Cid, nics: &[Nic]) -> Result<()> {
     let networks = networks_of(libvirt, settings, nics)?;
-    for change in changes(libvirt, settings, vm_cid, nics, &networks)? {
+    let changes = changes(libvirt, settings, vm_cid, nics, &networks)?;
+    let _step =
+        (!changes.is_empty()).then(|| logging::step(format!("making DHCP host entries of VM {vm_cid}")));
+    for change in changes {
         for stale in &change.stale {
             log::warn!(
                 "network {}: replacing the DHCP host entry {stale}, which a VM that is gone has left",
@@ -66,8 +70,16 @@ pub fn reserve(libvirt: &Connection, settings: &Settings, vm_cid: &Cid, nics: &[
 
 /// Removes the VM's entries from every network; returns how many there were.
 pub fn unreserve(libvirt: &Connection, vm_cid: &Cid) -> Result<usize> {
+    unreserve_in(libvirt, vm_cid, |_| true)
+}
+
+/// Removes the VM's entries from the networks whose names fit; returns how many there were.
+pub fn unreserve_in(libvirt: &Connection, vm_cid: &Cid, fits: impl Fn(&str) -> bool) -> Result<usize> {
     let mut removed = 0;
     for network in libvirt.all_networks()? {
+        if !fits(&network.name) {
+            continue;
+        }
         let descriptions = match network.descriptions() {
             // Networks come and go while we look.
             Err(e) if e.error_type == ErrorType::NetworkNotFound => continue,
@@ -85,6 +97,41 @@ pub fn unreserve(libvirt: &Connection, vm_cid: &Cid) -> Result<usize> {
         }
     }
     Ok(removed)
+}
+
+/// A DHCP host entry that was made for a VM, alive or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryOfVm {
+    pub network: String,
+    pub vm: String,
+    /// In lower case; empty in IPv6 networks.
+    pub mac: String,
+}
+
+/// Every entry that carries a VM's cid, in all networks.
+pub fn entries_of_vms(libvirt: &Connection) -> Result<Vec<EntryOfVm>> {
+    let mut entries = Vec::new();
+    for network in libvirt.all_networks()? {
+        let descriptions = match network.descriptions() {
+            // Networks come and go while we look.
+            Err(e) if e.error_type == ErrorType::NetworkNotFound => continue,
+            descriptions => descriptions?,
+        };
+        for host in descriptions
+            .iter()
+            .flat_map(|(_, xml)| xml.children_named("ip"))
+            .flat_map(hosts)
+        {
+            if let Some(vm) = host.attribute("name").and_then(vm_named_by) {
+                entries.push(EntryOfVm {
+                    network: network.name.clone(),
+                    vm: vm.to_owned(),
+                    mac: host.attribute("mac").unwrap_or_default().to_lowercase(),
+                });
+            }
+        }
+    }
+    Ok(entries)
 }
 
 /// The libvirt networks that NICs with static addresses are on, by name.

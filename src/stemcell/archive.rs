@@ -1,17 +1,23 @@
-//! A stemcell's `image` file: a tar, gzipped or not, with one disk image in it.
+//! A stemcell's `image` file: a tar, gzipped or not, with one disk image in it, or with an OVA, which is a tar too.
 
-use super::image::{HEAD_BYTES, recognise};
+use super::image::{self, HEAD_BYTES, Image};
 use super::{MIB, Pipeline, StemcellProperties};
+use crate::progress::{Progress, Reading};
 use crate::rpc::{Error, Result};
-use crate::xml::volume::VolumeFormat;
 use flate2::bufread::MultiGzDecoder;
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use tar::{Archive, Entry};
 
-const NAMES: [&str; 2] = ["root.img", "disk.raw"];
+/// What the names of disk images end in.
+const EXTENSIONS: [&str; 5] = ["img", "raw", "qcow2", "vmdk", "vhd"];
+const TAR_MAGIC: &[u8] = b"ustar";
+const TAR_MAGIC_AT: usize = 257;
+/// A tar inside the tar is looked into, as an OVA is one; a tar in that one is not.
+const OUTERMOST: u32 = 0;
 const GZIP_MAGIC: &[u8] = b"\x1f\x8b";
 const READ_BYTES: usize = 256 * 1024;
 const TAR_BLOCK: u64 = 512;
@@ -19,24 +25,13 @@ const TAR_BLOCK: u64 = 512;
 /// what a small, hostile archive can make of itself.
 const BESIDE_THE_IMAGE: u64 = 4 * MIB;
 
-/// The disk image inside a stemcell, ready to be read once.
-pub struct Image<'a> {
-    pub format: VolumeFormat,
-    /// What `reader` delivers, in bytes.
-    pub file_size: u64,
-    /// The size of the disk the guest sees, in bytes.
-    pub virtual_size: u64,
-    /// Ends after `file_size` bytes, or fails: it never ends early.
-    pub reader: &'a mut dyn Read,
-}
-
 /// Finds the disk image in the stemcell's `image` file at `path`, and lets `consume` read all of it. Then
 /// reads the archive to its end; if that shows it to be damaged, what `consume` returned is dropped, so a
 /// guard in there undoes its work.
 ///
 /// Errors: what `consume` failed with; `CloudError`, naming the file, when it can't be read, is no tar,
 /// damaged or cut short, holds no image or more than one, when the image's size disagrees with `properties`,
-/// and when `consume` left some of it unread.
+/// and when `consume` did not read it to its end.
 pub fn with_image<T>(
     path: &Path,
     properties: &StemcellProperties,
@@ -49,7 +44,10 @@ pub fn with_image<T>(
 
 fn open(path: &Path) -> Result<Pipeline> {
     let failed = |error: io::Error| Error::cloud(format!("opening it: {error}"));
-    let mut file = BufReader::with_capacity(READ_BYTES, File::open(path).map_err(failed)?);
+    let file = File::open(path).map_err(failed)?;
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    let file = Reading::new(file, Progress::new("uploading the stemcell", bytes));
+    let mut file = BufReader::with_capacity(READ_BYTES, file);
     let start = file.fill_buf().map_err(failed)?;
     if start.is_empty() {
         return Err(Error::cloud("the file is empty"));
@@ -61,114 +59,144 @@ fn open(path: &Path) -> Result<Pipeline> {
     }
 }
 
+/// What has been found so far, in the tar and in one inside it.
+struct Search<'a, T, F> {
+    properties: &'a StemcellProperties,
+    meter: &'a Meter,
+    /// Until there is an image for it.
+    consume: Option<F>,
+    consumed: Option<T>,
+    /// Names of what is no image.
+    seen: Vec<String>,
+}
+
 /// The inner result is `consume`'s own.
 fn read_archive<T>(
-    source: Pipeline,
+    mut source: Pipeline,
     properties: &StemcellProperties,
     consume: impl FnOnce(Image<'_>) -> Result<T>,
 ) -> Result<Result<T>> {
     let meter = Meter::default();
-    let mut archive = Archive::new(Metered {
-        source,
+    let mut search = Search {
+        properties,
         meter: &meter,
-    });
-    let mut consume = Some(consume);
-    let mut consumed = None;
-    let mut seen = Vec::new();
-    let mut entries = archive.entries().map_err(unreadable)?;
-    loop {
-        let next_header = meter.read.get().next_multiple_of(TAR_BLOCK);
-        let mut entry = match entries.next() {
-            None if meter.read.get() < next_header + TAR_BLOCK => {
-                return Err(Error::cloud("cut short: the tar has no end, or this is no tar"));
+        consume: Some(consume),
+        consumed: None,
+        seen: Vec::new(),
+    };
+    let mut metered = Metered {
+        source: &mut source,
+        meter: &meter,
+    };
+    let outcome = search.read_tar(&mut metered, OUTERMOST);
+    // The decompressor checks its checksum only at the very end.
+    match outcome {
+        Ok(Ok(())) => io::copy(&mut metered, &mut io::sink()).map_err(unreadable)?,
+        Ok(Err(error)) => return Ok(Err(error)),
+        Err(error) => return Err(error),
+    };
+    search.consumed.map(Ok).ok_or_else(|| no_image(&search.seen))
+}
+
+impl<T, F: FnOnce(Image<'_>) -> Result<T>> Search<'_, T, F> {
+    /// Reads a tar to its last entry.
+    fn read_tar(&mut self, source: &mut dyn Read, depth: u32) -> Result<Result<()>> {
+        let read = Cell::new(0);
+        let mut archive = Archive::new(Counted { source, read: &read });
+        let mut entries = archive.entries().map_err(unreadable)?;
+        let mut is_first = true;
+        loop {
+            let next_header = read.get().next_multiple_of(TAR_BLOCK);
+            let mut entry = match entries.next() {
+                None if read.get() < next_header + TAR_BLOCK => {
+                    return Err(Error::cloud("cut short: the tar has no end, or this is no tar"));
+                }
+                None => return Ok(Ok(())),
+                Some(Err(error)) if is_first && error.kind() == io::ErrorKind::Other => {
+                    return Err(Error::cloud(format!("neither a tar nor a gzipped tar: {error}")));
+                }
+                Some(Err(error)) => return Err(unreadable(error)),
+                Some(Ok(entry)) => entry,
+            };
+            is_first = false;
+            // Only for messages: nothing is ever written to a place that a name says.
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            refuse_pax_sparse(&mut entry, &name)?;
+            if let Err(error) = self.read_entry(&mut entry, &name, depth)? {
+                return Ok(Err(error));
             }
-            None => break,
-            Some(Err(error)) if seen.is_empty() && error.kind() == io::ErrorKind::Other => {
-                return Err(Error::cloud(format!("neither a tar nor a gzipped tar: {error}")));
-            }
-            Some(Err(error)) => return Err(unreadable(error)),
-            Some(Ok(entry)) => entry,
-        };
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        refuse_pax_sparse(&mut entry, &name)?;
-        if is_image(&entry, &name) {
-            let Some(consume) = consume.take() else {
+        }
+    }
+
+    fn read_entry(&mut self, entry: &mut Entry<'_, impl Read>, name: &str, depth: u32) -> Result<Result<()>> {
+        let size = entry.size();
+        let head = read_head(entry).map_err(|e| self.while_passing(name, e))?;
+        if (head.len() as u64) < size.min(HEAD_BYTES) {
+            let message = format!("{name}: cut short after {} of {size} bytes", head.len());
+            return Err(Error::cloud(message));
+        }
+        if is_file(entry) && depth == OUTERMOST && is_tar(&head) {
+            let mut whole = Cursor::new(head).chain(entry);
+            let outcome = self.read_tar(&mut whole, depth + 1).map_err(|e| e.during(name))?;
+            io::copy(&mut whole, &mut io::sink()).map_err(unreadable)?;
+            return Ok(outcome);
+        }
+        if is_file(entry) && (is_image_name(name) || image::is_image(&head)) {
+            let Some(consume) = self.consume.take() else {
                 return Err(Error::cloud(format!(
                     "holds more than one disk image, {name} being the second"
                 )));
             };
-            meter.allow(entry.size());
-            match read_image(&mut entry, properties, consume).map_err(|error| error.during(&name))? {
-                Ok(value) => consumed = Some(value),
-                Err(error) => return Ok(Err(error)),
-            }
-        } else {
-            let passed = io::copy(&mut entry, &mut io::sink());
-            if consumed.is_none() && meter.exceeded() {
-                seen.push(name);
-                return Err(no_image(&seen));
-            }
-            if passed.map_err(unreadable)? < entry.size() {
-                return Err(Error::cloud(format!("cut short in {name}")));
-            }
+            self.meter.allow(size);
+            let whole = Cursor::new(head.as_slice()).chain(entry);
+            let outcome = image::with_content(&head, whole, size, self.properties, consume);
+            return Ok(outcome
+                .map_err(|e| e.during(name))?
+                .map(|value| self.consumed = Some(value)));
         }
-        if seen.len() < 10 {
-            seen.push(name);
+        let passed = io::copy(entry, &mut io::sink()).map_err(|e| self.while_passing(name, e))?;
+        if passed < size - head.len() as u64 {
+            return Err(Error::cloud(format!("cut short in {name}")));
         }
+        if self.seen.len() < 10 {
+            self.seen.push(name.to_owned());
+        }
+        Ok(Ok(()))
     }
-    // The decompressor checks its checksum only at the very end.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(unreadable)?;
-    consumed.map(Ok).ok_or_else(|| no_image(&seen))
+
+    /// A large file that is no image is most often the image under a name that does not tell.
+    fn while_passing(&mut self, name: &str, error: io::Error) -> Error {
+        if self.consume.is_some() && self.meter.exceeded() {
+            self.seen.push(name.to_owned());
+            return no_image(&self.seen);
+        }
+        unreadable(error)
+    }
 }
 
-fn read_image<T>(
-    entry: &mut Entry<'_, impl Read>,
-    properties: &StemcellProperties,
-    consume: impl FnOnce(Image<'_>) -> Result<T>,
-) -> Result<Result<T>> {
-    let file_size = entry.size();
+fn read_head(entry: &mut Entry<'_, impl Read>) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    let head_bytes = file_size.min(HEAD_BYTES);
-    entry
-        .take(head_bytes)
-        .read_to_end(&mut head)
-        .map_err(unreadable)?;
-    if (head.len() as u64) < head_bytes {
-        return Err(Error::cloud(format!(
-            "cut short after {} of {file_size} bytes",
-            head.len()
-        )));
-    }
-    let (format, virtual_size) = recognise(&head, file_size, properties)?;
-    let mut reader = ImageReader {
-        data: Cursor::new(head).chain(entry),
-        file_size,
-        left: file_size,
-        failure: None,
-    };
-    let outcome = consume(Image {
-        format,
-        file_size,
-        virtual_size,
-        reader: &mut reader,
-    });
-    // Why the image could not be read says more than what its consumer made of that.
-    if let Some(failure) = reader.failure {
-        return Err(Error::cloud(failure));
-    }
-    if outcome.is_ok() && reader.left > 0 {
-        let taken = file_size - reader.left;
-        return Err(Error::cloud(format!(
-            "only {taken} of {file_size} bytes were taken"
-        )));
-    }
-    Ok(outcome)
+    entry.take(HEAD_BYTES).read_to_end(&mut head)?;
+    Ok(head)
 }
 
-fn is_image(entry: &Entry<'_, impl Read>, name: &str) -> bool {
+fn is_tar(head: &[u8]) -> bool {
+    head.get(TAR_MAGIC_AT..)
+        .is_some_and(|at| at.starts_with(TAR_MAGIC))
+}
+
+fn is_file(entry: &Entry<'_, impl Read>) -> bool {
     let kind = entry.header().entry_type();
-    let regular = kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse();
-    regular && NAMES.contains(&name.trim_start_matches("./"))
+    kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse()
+}
+
+/// Whether a file of this name can only be the disk: what is raw has nothing else to be told by. For each file, macOS
+/// may add one with `._` in front.
+fn is_image_name(name: &str) -> bool {
+    let path = Path::new(name);
+    let text = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().to_ascii_lowercase());
+    let is_own = text(path.file_name()).is_some_and(|name| !name.starts_with("._"));
+    is_own && text(path.extension()).is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
 
 /// The `tar` crate fills the holes of GNU's own sparse format and knows nothing of the pax one, whose maps
@@ -192,10 +220,13 @@ fn refuse_pax_sparse(entry: &mut Entry<'_, impl Read>, name: &str) -> Result<()>
 }
 
 fn no_image(seen: &[String]) -> Error {
-    let names = NAMES.join(" or ");
+    let names = EXTENSIONS.join(", *.");
     match seen {
-        [] => Error::cloud(format!("holds no {names}: the tar is empty")),
-        _ => Error::cloud(format!("holds no {names}, only {}", seen.join(", "))),
+        [] => Error::cloud("holds no disk image: the tar is empty"),
+        _ => Error::cloud(format!(
+            "holds no disk image (*.{names}), only {}",
+            seen.join(", ")
+        )),
     }
 }
 
@@ -232,7 +263,7 @@ impl Meter {
 }
 
 struct Metered<'a> {
-    source: Pipeline,
+    source: &'a mut Pipeline,
     meter: &'a Meter,
 }
 
@@ -247,32 +278,17 @@ impl Read for Metered<'_> {
     }
 }
 
-/// Delivers exactly `file_size` bytes, where a tar entry of a short archive just ends.
-struct ImageReader<R> {
-    data: R,
-    file_size: u64,
-    left: u64,
-    failure: Option<String>,
+/// Counts what is read of one tar.
+struct Counted<'a> {
+    source: &'a mut dyn Read,
+    read: &'a Cell<u64>,
 }
 
-impl<R: Read> Read for ImageReader<R> {
+impl Read for Counted<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if into.is_empty() || self.left == 0 {
-            return Ok(0);
-        }
-        let outcome = match self.data.read(into) {
-            Ok(0) => {
-                let taken = self.file_size - self.left;
-                let message = format!("cut short after {taken} of {} bytes", self.file_size);
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
-            }
-            outcome => outcome,
-        };
-        match &outcome {
-            Ok(length) => self.left -= *length as u64,
-            Err(error) => self.failure = Some(error.to_string()),
-        }
-        outcome
+        let length = self.source.read(into)?;
+        self.read.set(self.read.get() + length as u64);
+        Ok(length)
     }
 }
 

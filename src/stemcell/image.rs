@@ -1,114 +1,170 @@
 //! Disk image formats, told apart by content.
 
+use std::io::{self, Read};
+
+use super::bytes::ImageFile;
+use super::plain::Plain;
 use super::qcow2::{self, parse_header};
+use super::vhd::{self, DynamicVhd};
+use super::vmdk::{self, Vmdk};
 use super::{MAX_VIRTUAL_SIZE, MIB, StemcellProperties};
 use crate::rpc::{Error, Result};
+use crate::sparse::{Content, Piece};
 use crate::xml::volume::VolumeFormat;
 
-/// Formats that would otherwise pass for raw disks.
-const NOT_SUPPORTED: [(&[u8], &str); 6] = [
-    (b"KDMV", "a VMDK image"),
-    (b"COWD", "a VMDK image"),
-    (b"vhdxfile", "a VHDX image"),
-    (b"conectix", "a dynamic VHD image"),
-    (b"QED\0", "a QED image"),
-    (b"\x1f\x8b", "compressed once more"),
+/// Formats that would otherwise pass for raw disks, and what to do about them.
+const NOT_SUPPORTED: [(&[u8], &str); 8] = [
+    (
+        b"vhdxfile",
+        "a VHDX image; convert it with qemu-img convert -O qcow2",
+    ),
+    (b"QED\0", "a QED image; convert it with qemu-img convert -O qcow2"),
+    (
+        b"COWD",
+        "an old VMDK image; convert it with qemu-img convert -O qcow2",
+    ),
+    (
+        vmdk::TEXT_MAGIC,
+        "a VMDK that names other files; convert it with qemu-img convert -O vmdk -o subformat=streamOptimized",
+    ),
+    (b"LUKS\xba\xbe", "encrypted"),
+    (b"\x1f\x8b", "compressed once more; unpack it"),
+    (b"\xfd7zXZ\0", "compressed once more; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed once more; unpack it"),
 ];
 
 /// Enough for a qcow2 header and its extensions, in bytes: the first cluster at QEMU's default size.
 pub(super) const HEAD_BYTES: u64 = 64 * 1024;
 
-/// The format and virtual size (bytes) of an image of `file_size` bytes that starts with `head`.
+/// Where the tables of a new, empty qcow2 volume end for certain, in bytes: the image's own have to go over them, zeros
+/// included. With QEMU's clusters of 64 KiB, they take 8 bytes for each 512 MiB of the disk, and half a MiB.
+fn end_of_new_tables(capacity: u64) -> u64 {
+    MIB + (capacity >> 25)
+}
+
+/// The disk image inside a stemcell, ready to be read once.
+pub struct Image<'a> {
+    /// How it is stored.
+    pub format: VolumeFormat,
+    /// The size of the disk the guest sees, in bytes; of a raw disk less than that by 512 when only its end will tell
+    /// whether it is a VHD.
+    pub capacity: u64,
+    /// Where zeros can be left out of the volume, in bytes from its beginning.
+    pub holes_from: u64,
+    /// What the volume is to hold, to its end.
+    pub content: &'a mut dyn Content,
+}
+
+/// Whether a file that starts like this is a disk image, whatever its name.
+pub(super) fn is_image(head: &[u8]) -> bool {
+    [qcow2::MAGIC, vmdk::MAGIC, vmdk::TEXT_MAGIC, vhd::MAGIC]
+        .iter()
+        .any(|magic| head.starts_with(magic))
+}
+
+/// The image in a file of `file_size` bytes that starts with `head`, of which `reader` gives all.
 ///
-/// Errors: `CloudError` for other formats, and for sizes that can't be: see [`StemcellProperties::check_size`];
-/// a qcow2 file may exceed its virtual size by an eighth and 64 MiB, more than its metadata ever takes.
-pub(super) fn recognise(
+/// Errors: the inner one is `consume`'s own. `CloudError` for formats that are not supported, for damage, and for sizes
+/// that can't be: see [`StemcellProperties::check_size`]; a file may exceed the disk's size by an eighth and 64 MiB, more
+/// than tables ever take.
+pub(super) fn with_content<T>(
     head: &[u8],
+    reader: impl Read,
     file_size: u64,
     properties: &StemcellProperties,
-) -> Result<(VolumeFormat, u64)> {
+    consume: impl FnOnce(Image<'_>) -> Result<T>,
+) -> Result<Result<T>> {
     if file_size == 0 {
         return Err(Error::cloud("the image is empty"));
     }
     if let Some((_, what)) = NOT_SUPPORTED.iter().find(|(magic, _)| head.starts_with(magic)) {
-        return Err(Error::cloud(format!(
-            "the image is {what}; only qcow2 and raw are supported"
-        )));
+        return Err(Error::cloud(format!("the image is {what}")));
     }
-    let (format, virtual_size) = if head.starts_with(qcow2::MAGIC) {
-        (VolumeFormat::Qcow2, parse_header(head)?.virtual_size)
-    } else {
-        (VolumeFormat::Raw, file_size)
+    let check = |virtual_size: u64| {
+        properties.check_size(virtual_size)?;
+        if virtual_size > MAX_VIRTUAL_SIZE || file_size > virtual_size + virtual_size / 8 + 64 * MIB {
+            return Err(Error::cloud(format!(
+                "an image of {virtual_size} bytes can't take {file_size} bytes"
+            )));
+        }
+        Ok(virtual_size)
     };
-    properties.check_size(virtual_size)?;
-    let most = match format {
-        VolumeFormat::Qcow2 => virtual_size + virtual_size / 8 + 64 * MIB,
-        VolumeFormat::Raw => MAX_VIRTUAL_SIZE,
-    };
-    if file_size > most {
-        return Err(Error::cloud(format!(
-            "an image of {virtual_size} bytes can't take {file_size} bytes as {}",
-            format.name()
-        )));
+    let file = ImageFile::new(reader, file_size);
+    let unreadable = |e: io::Error| Error::cloud(e.to_string());
+    if head.starts_with(qcow2::MAGIC) {
+        let header = parse_header(head)?;
+        let capacity = check(header.virtual_size)?;
+        let content = qcow2::Checked::new(Plain::whole(file), &header, file_size).map_err(unreadable)?;
+        return watch(
+            VolumeFormat::Qcow2,
+            capacity,
+            end_of_new_tables(capacity),
+            content,
+            consume,
+        );
     }
-    Ok((format, virtual_size))
+    if head.starts_with(vmdk::MAGIC) {
+        let vmdk = Vmdk::open(file).map_err(unreadable)?;
+        let capacity = check(vmdk.virtual_size())?;
+        return watch(VolumeFormat::Raw, capacity, 0, vmdk, consume);
+    }
+    if head.starts_with(vhd::MAGIC) {
+        let vhd = DynamicVhd::open(file).map_err(unreadable)?;
+        let capacity = check(vhd.virtual_size())?;
+        return if vhd.in_order() {
+            watch(VolumeFormat::Raw, capacity, 0, vhd, consume)
+        } else {
+            let disk = vhd.sorted().map_err(unreadable)?;
+            watch(VolumeFormat::Raw, capacity, 0, disk, consume)
+        };
+    }
+    check(file_size)?;
+    let disk = Plain::raw_or_fixed_vhd(file);
+    watch(VolumeFormat::Raw, disk.body(), 0, disk, consume)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn qcow2(virtual_size: u64) -> Vec<u8> {
-        let mut head = vec![0; 104];
-        head[..4].copy_from_slice(qcow2::MAGIC);
-        head[7] = 2;
-        head[23] = 16;
-        head[24..32].copy_from_slice(&virtual_size.to_be_bytes());
-        head
+/// Lets `consume` read the content, which it has to do to its end.
+fn watch<T>(
+    format: VolumeFormat,
+    capacity: u64,
+    holes_from: u64,
+    content: impl Content,
+    consume: impl FnOnce(Image<'_>) -> Result<T>,
+) -> Result<Result<T>> {
+    let mut watched = Watched {
+        content,
+        ended: false,
+        failure: None,
+    };
+    let outcome = consume(Image {
+        format,
+        capacity,
+        holes_from,
+        content: &mut watched,
+    });
+    // Why the image could not be read says more than what its consumer made of that.
+    if let Some(failure) = watched.failure {
+        return Err(Error::cloud(failure));
     }
+    if outcome.is_ok() && !watched.ended {
+        return Err(Error::cloud("it was not taken to its end"));
+    }
+    Ok(outcome)
+}
 
-    #[test]
-    fn formats_and_bounds() {
-        let small = qcow2(800 * MIB);
-        for (head, file_size, disk, expected) in [
-            (&small[..], 100, None, Ok((VolumeFormat::Qcow2, 800 * MIB))),
-            (
-                &small,
-                900 * MIB + 64 * MIB,
-                None,
-                Ok((VolumeFormat::Qcow2, 800 * MIB)),
-            ),
-            (&small, 900 * MIB + 64 * MIB + 1, None, Err("can't take")),
-            (&small, 100, Some(800), Ok((VolumeFormat::Qcow2, 800 * MIB))),
-            (&small, 100, Some(700), Err("disagrees with cloud property disk")),
-            (
-                b"\xeb\x63\x90",
-                10 * MIB,
-                Some(10),
-                Ok((VolumeFormat::Raw, 10 * MIB)),
-            ),
-            (
-                b"\xeb\x63\x90",
-                11 * MIB + 1,
-                Some(10),
-                Err("disagrees with cloud property disk"),
-            ),
-            (b"", 1, None, Ok((VolumeFormat::Raw, 1))),
-            (b"", 0, None, Err("empty")),
-            (b"", MAX_VIRTUAL_SIZE + 1, None, Err("can't take")),
-            (b"QFI\xfb", 4, None, Err("cut short")),
-            (b"KDMV\x03", 100, None, Err("VMDK")),
-            (b"\x1f\x8b\x08", 100, None, Err("compressed")),
-        ] {
-            let properties = StemcellProperties {
-                disk,
-                ..Default::default()
-            };
-            match (recognise(head, file_size, &properties), expected) {
-                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
-                (Err(error), Err(complaint)) => assert!(error.message.contains(complaint), "{error}"),
-                (found, expected) => panic!("{file_size} {disk:?}: {found:?}, not {expected:?}"),
-            }
+struct Watched<C> {
+    content: C,
+    ended: bool,
+    failure: Option<String>,
+}
+
+impl<C: Content> Content for Watched<C> {
+    fn next(&mut self) -> io::Result<Piece<'_>> {
+        let piece = self.content.next();
+        match &piece {
+            Ok(piece) => self.ended = *piece == Piece::End,
+            Err(error) => self.failure = Some(error.to_string()),
         }
+        piece
     }
 }

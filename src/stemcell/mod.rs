@@ -1,17 +1,29 @@
-//! Stemcells: what their cloud properties say, and the disk image inside the `image` file.
+//! Stemcells: what their cloud properties say, the disk image inside the `image` file, and what is remembered.
 //!
-//! The image is read once, as a stream: nothing is unpacked to disk and memory stays within a few MiB.
+//! The image is read once, as a stream, and memory stays within a few MiB. Nothing is unpacked to disk, but for a VHD
+//! whose blocks are out of order.
 
 mod archive;
+mod bytes;
+mod find;
 mod image;
+mod light;
 mod pipeline;
+mod plain;
 mod properties;
 mod qcow2;
+mod record;
+mod vhd;
+mod vmdk;
 
-pub use archive::{Image, with_image};
+pub use archive::with_image;
+pub use find::{find, get};
+pub use image::Image;
+pub use light::{check_volume, named_volume};
 pub use pipeline::Pipeline;
 pub use properties::StemcellProperties;
 pub use qcow2::{Qcow2Header, parse_header};
+pub use record::{Record, VolumeName};
 
 const MIB: u64 = 1024 * 1024;
 /// The largest virtual disk believed, in bytes: 1 PiB.

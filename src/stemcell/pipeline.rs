@@ -4,6 +4,8 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use crate::interrupt;
+
 const BUFFERS: usize = 8;
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -53,7 +55,16 @@ impl Pipeline {
         // The thread may have left already, with everything it had to say still in the channel.
         let _ = link.spare.send(std::mem::take(&mut self.buffer));
         self.position = 0;
-        let outcome = link.full.recv();
+        let outcome = match interrupt::receive(&link.full, None) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // The thread may hang in a read for ever; it ends with the process.
+                self.link = None;
+                self.thread = None;
+                self.failure = Some((io::ErrorKind::Other, error.message));
+                return Ok(());
+            }
+        };
         let failure = match outcome {
             Ok(Ok(buffer)) if !buffer.is_empty() => {
                 self.buffer = buffer;

@@ -19,6 +19,10 @@ pub struct StemcellProperties {
     pub os_distro: Option<String>,
     pub architecture: Option<String>,
     pub root_device_name: Option<String>,
+    /// Of a light stemcell: the volume that it stands for.
+    pub volume: Option<String>,
+    /// The pool of that volume.
+    pub pool: Option<String>,
 }
 
 impl StemcellProperties {
@@ -42,6 +46,8 @@ impl StemcellProperties {
             os_distro: text("os_distro")?,
             architecture: text("architecture")?,
             root_device_name: text("root_device_name")?,
+            volume: text("volume")?,
+            pool: text("pool")?,
         })
     }
 

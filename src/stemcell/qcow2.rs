@@ -2,6 +2,10 @@
 //!
 //! Source: QEMU's `docs/interop/qcow2.txt`.
 
+mod tables;
+
+pub use tables::Checked;
+
 use super::MAX_VIRTUAL_SIZE;
 use crate::rpc::{Error, Result};
 
@@ -19,6 +23,7 @@ const EXTENDED_L2: u64 = 1 << 4;
 
 const END_OF_EXTENSIONS: u32 = 0;
 const EXTERNAL_DATA_FILE_NAME: u32 = 0x4441_5441;
+const ENCRYPTION_HEADER: u32 = 0x0537_be77;
 
 /// What a qcow2 file that stands on its own says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +34,12 @@ pub struct Qcow2Header {
     pub virtual_size: u64,
     /// A cluster is 2 to this power bytes.
     pub cluster_bits: u32,
+    /// Where the table is that all others are found by, in bytes.
+    pub first_table: u64,
+    /// How many entries it has.
+    pub first_entries: u32,
+    /// Whether entries of other tables are 16 bytes long instead of 8.
+    pub extended: bool,
 }
 
 /// Parses the start of a qcow2 file: all of its first cluster, or as much as there is.
@@ -76,6 +87,9 @@ fn parse(bytes: &[u8]) -> std::result::Result<Qcow2Header, String> {
         version,
         virtual_size,
         cluster_bits,
+        first_table: u64_at(bytes, 40)?,
+        first_entries: u32_at(bytes, 36)?,
+        extended: version == 3 && u64_at(bytes, 72)? & EXTENDED_L2 != 0,
     })
 }
 
@@ -106,6 +120,7 @@ fn extensions(bytes: &[u8], mut at: usize, cluster_bytes: usize) -> std::result:
         match kind {
             END_OF_EXTENSIONS => return Ok(()),
             EXTERNAL_DATA_FILE_NAME => return Err("the image keeps its data in another file".into()),
+            ENCRYPTION_HEADER => return Err("the image is encrypted".into()),
             _ if length > cluster_bytes => {
                 return Err(format!("header extension {kind:#x} is {length} bytes long"));
             }

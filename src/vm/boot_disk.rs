@@ -1,31 +1,13 @@
 //! A VM's boot disk: an overlay on its stemcell, or a copy of it.
 
 use super::NewVm;
-use crate::cid::Cid;
 use crate::config::BootDiskClone;
-use crate::libvirt::{Connection, Pool, PoolKind, Volume};
+use crate::libvirt::{Pool, PoolKind, Volume};
 use crate::logging;
 use crate::rpc::{Error, Result};
 use crate::xml::volume::{Backing, VolumeFormat, VolumeSpec, plain};
 
 const MIB: u64 = 1024 * 1024;
-
-/// The stemcell's volume, in whichever active pool it lives, this one first.
-///
-/// # Errors
-/// `CloudError` naming the stemcell when it is nowhere.
-pub fn find_stemcell(libvirt: &Connection, pool: &Pool, cid: &Cid) -> Result<Volume> {
-    let missing = || {
-        Error::cloud(format!(
-            "stemcell {cid} does not exist in any active pool of {}; upload it again",
-            libvirt.uri
-        ))
-    };
-    let name = cid.stemcell_volume().ok_or_else(missing)?;
-    libvirt
-        .volume_in_any_pool(&name, &[&pool.name])?
-        .ok_or_else(missing)
-}
 
 /// Makes the boot disk in this pool. An overlay takes milliseconds and no space; pools that hold no files get a full
 /// copy.
@@ -57,18 +39,7 @@ pub fn create(
             state.capacity.div_ceil(MIB)
         )));
     }
-    let holds_files = pool.kind()? == PoolKind::Files;
-    let overlay = match how {
-        BootDiskClone::Overlay => true,
-        BootDiskClone::Full => false,
-        BootDiskClone::Auto => holds_files,
-    };
-    if overlay && !holds_files {
-        return Err(Error::cloud(format!(
-            "storage pool {} does not hold files, which overlays are; set settings.boot_disk_clone to auto or full",
-            pool.name
-        )));
-    }
+    let (overlay, format_made) = layout(how, pool, format)?;
     if overlay {
         let backing = Some(Backing {
             path: stemcell.path()?,
@@ -77,21 +48,42 @@ pub fn create(
         let spec = VolumeSpec {
             name,
             capacity,
-            format: VolumeFormat::Qcow2,
+            format: format_made,
             backing,
         };
         return Ok((pool.create_volume(&plain(&spec), name)?, spec.format));
     }
-    let format = if holds_files { format } else { VolumeFormat::Raw };
     let spec = VolumeSpec {
         name,
         capacity: state.capacity,
-        format,
+        format: format_made,
         backing: None,
     };
     let copy = pool.clone_volume(&plain(&spec), name, stemcell)?;
     if capacity > state.capacity {
         copy.resize(capacity)?;
     }
-    Ok((copy, format))
+    Ok((copy, format_made))
+}
+
+/// Whether the boot disk is an overlay, and its format, in this pool and for a stemcell of this format.
+///
+/// # Errors
+/// `CloudError` for overlays where there can be none.
+pub fn layout(how: BootDiskClone, pool: &Pool, stemcell: VolumeFormat) -> Result<(bool, VolumeFormat)> {
+    let holds_files = pool.kind()? == PoolKind::Files;
+    let overlay = match how {
+        BootDiskClone::Overlay => true,
+        BootDiskClone::Full => false,
+        BootDiskClone::Auto => holds_files,
+    };
+    match (overlay, holds_files) {
+        (true, true) => Ok((true, VolumeFormat::Qcow2)),
+        (true, false) => Err(Error::cloud(format!(
+            "storage pool {} does not hold files, which overlays are; set settings.boot_disk_clone to auto or full",
+            pool.name
+        ))),
+        (false, true) => Ok((false, stemcell)),
+        (false, false) => Ok((false, VolumeFormat::Raw)),
+    }
 }

@@ -1,77 +1,56 @@
 //! A VM's domain: its disks and NICs in one document.
 
-use super::NewVm;
 use super::volumes::SETTINGS;
-use crate::config::{Config, DiskBus, DomainType, StemcellType};
+use super::{Needs, NewVm, Nic};
+use crate::config::{Config, DomainType, Firmware};
 use crate::disk::RunTimeOptions;
 use crate::libvirt::{Connection, Volume};
-use crate::rpc::Result;
+use crate::rpc::{ErrorType, Result};
 use crate::xml::disk::{self, Device, DiskSpec};
-use crate::xml::domain::{self, DomainSpec};
+use crate::xml::domain::{self, DomainSpec, DomainTemplate};
 use crate::xml::element::Element;
 use crate::xml::interface::{self, InterfaceSpec};
+use crate::xml::platform::Platform;
 use crate::xml::volume::VolumeFormat;
 
 /// A volume of the VM's, and the serial that the guest finds it by.
 pub struct OwnDisk {
-    pub volume: Volume,
+    pub pool: String,
+    pub volume: String,
+    /// On the host.
+    pub path: String,
     pub format: VolumeFormat,
     pub serial: &'static str,
+}
+
+impl OwnDisk {
+    pub fn of(volume: &Volume, format: VolumeFormat, serial: &'static str) -> Result<Self> {
+        Ok(Self {
+            pool: volume.pool.clone(),
+            volume: volume.name.clone(),
+            path: volume.path()?,
+            format,
+            serial,
+        })
+    }
 }
 
 /// The `<domain>` to define, with these disks in their order.
 ///
 /// # Errors
 /// `CpiError` for a template that cannot be rendered, `CloudError` when libvirt cannot be asked.
-pub fn xml(vm: &NewVm, config: &Config, libvirt: &Connection, disks: &[OwnDisk]) -> Result<Element> {
+pub fn xml(
+    vm: &NewVm,
+    needs: &Needs,
+    config: &Config,
+    libvirt: &Connection,
+    disks: &[OwnDisk],
+) -> Result<Element> {
     let settings = &config.settings;
-    let config_device = match config.stemcell.stemcell_type {
-        StemcellType::ConfigDrive => Device::Disk,
-        StemcellType::Cdrom => Device::Cdrom,
-    };
-    let mut disk_elements = Vec::new();
-    for (
-        position,
-        OwnDisk {
-            volume,
-            format,
-            serial,
-        },
-    ) in disks.iter().enumerate()
-    {
-        let spec = DiskSpec {
-            source: libvirt.pool(&volume.pool)?.disk_source(&volume.name)?,
-            path: &volume.path()?,
-            format: *format,
-            bus: settings.disk_bus,
-            position,
-            serial,
-            device: if *serial == SETTINGS {
-                config_device
-            } else {
-                Device::Disk
-            },
-            options: RunTimeOptions::default(),
-        };
-        disk_elements.push(disk::render(&spec, &settings.disk_device)?);
-    }
-    let interfaces = vm
-        .nics
-        .iter()
-        .map(|nic| {
-            let spec = InterfaceSpec {
-                link: &nic.link,
-                properties: &nic.properties,
-                mac: &nic.mac,
-                addresses: &nic.addresses,
-                vm_name: vm.cid.as_str(),
-            };
-            interface::render(&spec, &settings.manual_network_interface)
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let template = template(vm, config);
     let domain_type = match settings.domain_type {
         // A template says itself what it wants.
-        DomainType::Auto if settings.vm_domain.is_empty() => libvirt.best_domain_type()?,
+        DomainType::Auto if template.is_none() => libvirt.best_domain_type()?,
         other => other,
     };
     let spec = DomainSpec {
@@ -80,11 +59,93 @@ pub fn xml(vm: &NewVm, config: &Config, libvirt: &Connection, disks: &[OwnDisk])
         memory: vm.properties.memory,
         cpus: vm.properties.cpu,
         domain_type,
-        machine: &settings.machine,
-        scsi: settings.disk_bus == DiskBus::Scsi,
+        platform: platform(vm, needs, config, template.is_some()),
         console_log_dir: &settings.console_log_dir,
-        disks: disk_elements,
-        interfaces,
+        disks: disk_elements(needs, config, libvirt, disks)?,
+        interfaces: interface_elements(vm, config)?,
+        devices: vm.properties.devices.clone(),
     };
-    domain::render(spec, &settings.vm_domain)
+    domain::render(spec, template).map_err(|error| {
+        // A mistake in a VM type is no mistake of the CPI's configuration.
+        if vm.properties.vm_domain.is_some() {
+            error.with_type(ErrorType::CloudError)
+        } else {
+            error
+        }
+    })
+}
+
+fn disk_elements(
+    needs: &Needs,
+    config: &Config,
+    libvirt: &Connection,
+    disks: &[OwnDisk],
+) -> Result<Vec<Element>> {
+    let element = |(position, own): (usize, &OwnDisk)| {
+        let spec = DiskSpec {
+            source: libvirt.pool(&own.pool)?.disk_source(&own.volume)?,
+            path: &own.path,
+            format: own.format,
+            bus: needs.bus,
+            position,
+            serial: own.serial,
+            device: if own.serial == SETTINGS {
+                needs.drive.device()
+            } else {
+                Device::Disk
+            },
+            options: RunTimeOptions::default(),
+        };
+        disk::render(&spec, &config.settings.disk_device)
+    };
+    disks.iter().enumerate().map(element).collect()
+}
+
+fn interface_elements(vm: &NewVm, config: &Config) -> Result<Vec<Element>> {
+    let element = |nic: &Nic| {
+        let spec = InterfaceSpec {
+            link: &nic.link,
+            properties: &nic.properties,
+            mac: &nic.mac,
+            addresses: &nic.addresses,
+            vm_name: vm.cid.as_str(),
+        };
+        interface::render(&spec, &config.settings.manual_network_interface)
+    };
+    vm.nics.iter().map(element).collect()
+}
+
+/// The VM's own template, or the one for all VMs.
+fn template<'a>(vm: &'a NewVm, config: &'a Config) -> Option<DomainTemplate<'a>> {
+    let own = vm.properties.vm_domain.as_deref();
+    let for_all = Some(config.settings.vm_domain.as_str()).filter(|text| !text.is_empty());
+    own.map(|text| DomainTemplate {
+        property: "vm_domain (cloud property)",
+        text,
+    })
+    .or(for_all.map(|text| DomainTemplate {
+        property: "settings.vm_domain",
+        text,
+    }))
+}
+
+/// What the VM's cloud properties say, else the configuration; a template has to say the rest by itself.
+fn platform<'a>(vm: &'a NewVm, needs: &Needs, config: &'a Config, has_template: bool) -> Platform<'a> {
+    let (properties, settings) = (&vm.properties, &config.settings);
+    let mut machine = properties.machine.as_deref().unwrap_or(&settings.machine);
+    let mut firmware = properties.firmware.or(settings.firmware);
+    if !has_template {
+        let firmware = *firmware.get_or_insert(needs.firmware);
+        // Some distributions have EFI firmware for this machine only.
+        if machine.is_empty() && firmware == Firmware::Efi {
+            machine = "q35";
+        }
+    }
+    Platform {
+        machine,
+        firmware,
+        cpu_mode: properties.cpu_mode.as_deref().unwrap_or(&settings.cpu_mode),
+        hugepages: properties.hugepages,
+        graphics: settings.graphics,
+    }
 }

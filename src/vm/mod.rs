@@ -2,6 +2,7 @@
 
 pub mod boot_disk;
 pub mod domain;
+pub mod needs;
 mod new_vm;
 mod nics;
 mod properties;
@@ -9,10 +10,11 @@ pub mod settings_drive;
 mod volumes;
 
 pub use domain::OwnDisk;
+pub use needs::{Needs, SettingsDrive};
 pub use new_vm::NewVm;
 pub use nics::{Nic, plan as plan_nics};
 pub use properties::VmProperties;
-pub use volumes::{BOOT, EPHEMERAL, SETTINGS, VolumeNames, delete_all as delete_volumes};
+pub use volumes::{BOOT, EPHEMERAL, SETTINGS, VolumeNames, delete_all as delete_volumes, own_pools};
 
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Domain};

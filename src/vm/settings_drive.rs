@@ -2,21 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::NewVm;
-use super::volumes::{BOOT, EPHEMERAL};
+use super::volumes::{BOOT, BOOT_POSITION, EPHEMERAL, EPHEMERAL_POSITION};
+use super::{Needs, NewVm, SettingsDrive};
 use crate::agent::{Blobstore, Disks, Settings, cdrom, config_drive};
-use crate::config::{Config, DiskBus, StemcellType};
+use crate::config::{Config, DiskBus};
 use crate::libvirt::{Connection, Pool, Volume};
 use crate::logging;
 use crate::rpc::Result;
 
-/// The agent's settings on a drive of the kind that the stemcell's agent looks for.
-///
-/// # Errors
-/// `CpiError` when they do not fit.
-pub fn image(vm: &NewVm, config: &Config) -> Result<Vec<u8>> {
+/// What the agent is told.
+pub fn document(vm: &NewVm, needs: &Needs, config: &Config) -> Value {
     let macs: BTreeMap<String, String> = vm
         .nics
         .iter()
@@ -26,7 +23,6 @@ pub fn image(vm: &NewVm, config: &Config) -> Result<Vec<u8>> {
                 .map(|network| (network.clone(), nic.mac.clone()))
         })
         .collect();
-    let bus = config.settings.disk_bus;
     let settings = Settings {
         agent_id: vm.agent_id.clone(),
         vm_cid: vm.cid.to_string(),
@@ -39,26 +35,39 @@ pub fn image(vm: &NewVm, config: &Config) -> Result<Vec<u8>> {
         networks: vm.networks.clone(),
         macs,
         disks: Disks {
-            system: device_path(bus, BOOT),
-            ephemeral: (vm.properties.ephemeral_disk > 0).then(|| device_path(bus, EPHEMERAL).into()),
+            system: system_disk(needs.bus),
+            ephemeral: (vm.properties.ephemeral_disk > 0).then(|| ephemeral_disk(needs.bus)),
             persistent: Map::new(),
         },
         env: Value::Object(vm.env.clone()),
     };
-    let stemcell = &config.stemcell;
-    match stemcell.stemcell_type {
-        StemcellType::ConfigDrive => {
+    settings.to_json()
+}
+
+/// The agent's settings on a drive of the kind that the stemcell's agent looks for.
+///
+/// # Errors
+/// `CpiError` when they do not fit.
+pub fn image(vm: &NewVm, needs: &Needs, config: &Config) -> Result<Vec<u8>> {
+    let settings = document(vm, needs, config);
+    match &needs.drive {
+        SettingsDrive::ConfigDrive {
+            label,
+            format,
+            metadata_path,
+            userdata_path,
+        } => {
             let public_key = Some(config.vm_ssh_key.public_key.as_str()).filter(|key| !key.is_empty());
-            let (metadata, userdata) = (&stemcell.metadata_path, &stemcell.userdata_path);
             config_drive(
-                &stemcell.label,
-                metadata,
-                userdata,
+                *format,
+                label,
+                metadata_path,
+                userdata_path,
                 public_key,
-                &settings.to_json(),
+                &settings,
             )
         }
-        StemcellType::Cdrom => cdrom(&stemcell.label, &stemcell.filename, &settings.to_json()),
+        SettingsDrive::Cdrom { label, filename } => cdrom(label, filename, &settings),
     }
 }
 
@@ -71,10 +80,23 @@ pub fn upload(libvirt: &Connection, pool: &Pool, name: &str, image: &[u8]) -> Re
     pool.create_with_content(libvirt, name, image)
 }
 
-/// A path that does not depend on the order in which the guest numbers its disks.
-fn device_path(bus: DiskBus, serial: &str) -> String {
+/// A path that does not depend on the order in which the guest numbers its disks; on SCSI the disk's target.
+fn system_disk(bus: DiskBus) -> String {
     match bus {
-        DiskBus::Virtio => format!("/dev/disk/by-id/virtio-{serial}"),
-        DiskBus::Scsi => format!("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_{serial}"),
+        DiskBus::Virtio => format!("/dev/disk/by-id/virtio-{BOOT}"),
+        DiskBus::Scsi => BOOT_POSITION.to_string(),
+    }
+}
+
+/// On SCSI for every agent: those of SCSI stemcells go by the id, old ones by the target, all others by the path. The id
+/// is the best of them, since some of the old ones look for a target's host by the name `sda`, which any disk may get.
+fn ephemeral_disk(bus: DiskBus) -> Value {
+    match bus {
+        DiskBus::Virtio => format!("/dev/disk/by-id/virtio-{EPHEMERAL}").into(),
+        DiskBus::Scsi => json!({
+            "id": EPHEMERAL,
+            "path": format!("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_{EPHEMERAL}"),
+            "volume_id": EPHEMERAL_POSITION.to_string(),
+        }),
     }
 }

@@ -3,13 +3,19 @@
 
 use crate::cid::Cid;
 use crate::libvirt::Connection;
-use crate::rpc::Result;
+use crate::rpc::{Error, Result};
+use crate::xml::element::Element;
 
 /// Serials that the guest finds these volumes by.
 pub const BOOT: &str = "boot";
 pub const EPHEMERAL: &str = "ephemeral";
 /// Also what the design calls the config drive's, whatever kind of drive it is.
 pub const SETTINGS: &str = "config";
+
+/// Places on the VM's bus, in which create_vm lists its disks. On SCSI they are the disks' targets: agents that look for
+/// a disk by number take the one on target 0 for the boot disk.
+pub const BOOT_POSITION: usize = 0;
+pub const EPHEMERAL_POSITION: usize = 1;
 
 /// Names of a new VM's volumes.
 pub struct VolumeNames {
@@ -44,26 +50,55 @@ fn all_names(vm_cid: &Cid) -> Vec<String> {
     names
 }
 
-/// Deletes the VM's volumes in whichever active pool they are; returns how many there were.
+/// Names of the pools that a domain's XML names for the VM's own volumes.
+pub fn own_pools(vm_cid: &Cid, domain: &Element) -> Vec<String> {
+    let names = all_names(vm_cid);
+    domain
+        .child("devices")
+        .into_iter()
+        .flat_map(|devices| devices.children_named("disk"))
+        .filter_map(|disk| disk.child("source"))
+        .filter(|source| {
+            source
+                .attribute("volume")
+                .is_some_and(|volume| names.iter().any(|name| name == volume))
+        })
+        .filter_map(|source| source.attribute("pool").map(str::to_owned))
+        .collect()
+}
+
+/// Deletes the VM's volumes in whichever active pool they are; returns how many there were. `sure` are the pools that
+/// they can be in: stopped, they are started, since what is in them would be left behind.
 ///
 /// # Errors
 /// The first error, after all other volumes were tried.
-pub fn delete_all(libvirt: &Connection, vm_cid: &Cid) -> Result<usize> {
+pub fn delete_all(libvirt: &Connection, vm_cid: &Cid, sure: &[String]) -> Result<usize> {
     let names = all_names(vm_cid);
     let mut deleted = 0;
     let mut first_error = None;
+    let mut note = |error: Error| {
+        log::warn!("{error}");
+        first_error.get_or_insert(error);
+    };
+    for name in sure {
+        if let Err(error) = libvirt.pool(name) {
+            note(error);
+        }
+    }
     for pool in libvirt.active_pools()? {
         for name in &names {
             let outcome = pool
                 .volume(name)
                 .and_then(|volume| volume.map(|volume| volume.delete()).transpose());
+            let outcome = if sure.contains(&pool.name) {
+                outcome.map(Some)
+            } else {
+                pool.unless_stopped(outcome)
+            };
             match outcome {
-                Ok(Some(())) => deleted += 1,
-                Ok(None) => {}
-                Err(error) => {
-                    log::warn!("{error}");
-                    first_error.get_or_insert(error);
-                }
+                Ok(Some(Some(()))) => deleted += 1,
+                Ok(_) => {}
+                Err(error) => note(error),
             }
         }
     }

@@ -52,18 +52,11 @@ pub struct DiskSpec<'a> {
 }
 
 impl DiskSpec<'_> {
-    /// There are no virtio CD-ROMs, and SATA is on every machine.
-    fn bus_name(&self) -> &'static str {
-        match (self.device, self.bus) {
-            (Device::Cdrom, DiskBus::Virtio) => "sata",
-            (_, bus) => bus.name(),
-        }
-    }
-
-    fn target(&self) -> String {
+    /// There are no virtio CD-ROMs. virtio-scsi is on every machine, and more guests know it than know AHCI.
+    fn own_bus(&self) -> DiskBus {
         match self.device {
-            Device::Cdrom => target_name(DiskBus::Scsi, self.position),
-            Device::Disk => target_name(self.bus, self.position),
+            Device::Cdrom => DiskBus::Scsi,
+            Device::Disk => self.bus,
         }
     }
 }
@@ -73,7 +66,7 @@ impl DiskSpec<'_> {
 /// # Errors
 /// `CpiError` for a template that cannot be rendered.
 pub fn render(spec: &DiskSpec<'_>, template: &str) -> Result<Element> {
-    let target = spec.target();
+    let target = target_name(spec.own_bus(), spec.position);
     let mut disk = if template.is_empty() {
         Element::new("disk").with_child(Element::new("driver").with_attribute("discard", "unmap"))
     } else {
@@ -81,7 +74,7 @@ pub fn render(spec: &DiskSpec<'_>, template: &str) -> Result<Element> {
             ("Device", spec.device.name()),
             ("TargetPath", spec.path),
             ("TargetDevice", target.as_str()),
-            ("TargetBus", spec.bus_name()),
+            ("TargetBus", spec.own_bus().name()),
         ];
         template::render("settings.disk_device", template, &values)?
     };
@@ -135,7 +128,7 @@ fn enforce(disk: &mut Element, spec: &DiskSpec<'_>, target: &str) {
     }
     let target_element = disk.child_or_new("target");
     target_element.set_attribute("dev", target);
-    target_element.set_attribute("bus", spec.bus_name());
+    target_element.set_attribute("bus", spec.own_bus().name());
     disk.child_or_new("serial").set_text(spec.serial);
     disk.remove_children("readonly");
     if spec.device == Device::Cdrom {
@@ -144,7 +137,7 @@ fn enforce(disk: &mut Element, spec: &DiskSpec<'_>, target: &str) {
     // A template is used for several disks, and an alias or address can be given once.
     disk.remove_children("alias");
     disk.remove_children("address");
-    if spec.bus == DiskBus::Scsi {
+    if spec.own_bus() == DiskBus::Scsi {
         disk.push(
             Element::new("address")
                 .with_attribute("type", "drive")
@@ -214,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_cdrom_is_read_only_and_on_a_bus_that_has_them() {
-        for (bus, expected) in [(DiskBus::Virtio, "sata"), (DiskBus::Scsi, "scsi")] {
+        for bus in [DiskBus::Virtio, DiskBus::Scsi] {
             let disk = render(
                 &DiskSpec {
                     device: Device::Cdrom,
@@ -225,7 +218,8 @@ mod tests {
             )
             .unwrap();
             assert_eq!(disk.attribute("device"), Some("cdrom"));
-            assert_eq!(disk.child("target").unwrap().attribute("bus"), Some(expected));
+            assert_eq!(disk.child("target").unwrap().attribute("bus"), Some("scsi"));
+            assert_eq!(disk.child("address").unwrap().attribute("target"), Some("3"));
             assert_eq!(disk.child("target").unwrap().attribute("dev"), Some("sdd"));
             assert!(disk.child("readonly").is_some());
         }

@@ -1,6 +1,7 @@
 //! `<domain>`: a VM with all its disks and NICs, defined in one go.
 
 use super::element::{Element, Node};
+use super::platform::Platform;
 use super::template;
 use crate::config::DomainType;
 use crate::rpc::{Error, Result};
@@ -8,6 +9,9 @@ use crate::rpc::{Error, Result};
 /// Root ports of a PCIe machine: one for each of its own devices and for 24 disks to come, with some to spare. Firmware
 /// looks at each one, so more would make every boot slower.
 const PCIE_ROOT_PORTS: usize = 36;
+
+/// A domain has one of each at most, so the operator's takes the place of ours.
+const ONE_OF_A_KIND: &[&str] = &["emulator", "memballoon", "iommu", "vsock"];
 
 /// A VM to define.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,24 +23,28 @@ pub struct DomainSpec<'a> {
     pub cpus: u64,
     /// `kvm` or `qemu`; `auto` leaves a template's own choice, and is for templates only.
     pub domain_type: DomainType,
-    /// Machine type, or empty for libvirt's default.
-    pub machine: &'a str,
-    /// Whether disks are on a virtio-scsi bus.
-    pub scsi: bool,
+    pub platform: Platform<'a>,
     /// Directory on the host for console logs, or empty.
     pub console_log_dir: &'a str,
     pub disks: Vec<Element>,
     pub interfaces: Vec<Element>,
+    /// The operator's own, as they are.
+    pub devices: Vec<Element>,
 }
 
-/// The `<domain>` from the operator's `settings.vm_domain`, or our own when that is empty.
+/// An operator's domain template, and what it is called in messages.
+#[derive(Debug, Clone, Copy)]
+pub struct DomainTemplate<'a> {
+    pub property: &'a str,
+    pub text: &'a str,
+}
+
+/// The `<domain>` from the operator's template, or our own when there is none.
 ///
 /// # Errors
 /// `CpiError` for a template that cannot be rendered or is no `<domain>`.
-pub fn render(spec: DomainSpec<'_>, template: &str) -> Result<Element> {
-    let mut domain = if template.is_empty() {
-        default_domain(&spec)
-    } else {
+pub fn render(spec: DomainSpec<'_>, template: Option<DomainTemplate<'_>>) -> Result<Element> {
+    let mut domain = if let Some(DomainTemplate { property, text }) = template {
         let (memory, cpus) = (spec.memory.to_string(), spec.cpus.to_string());
         let values = [
             ("Name", spec.name),
@@ -44,14 +52,16 @@ pub fn render(spec: DomainSpec<'_>, template: &str) -> Result<Element> {
             ("Memory", memory.as_str()),
             ("CPU", cpus.as_str()),
         ];
-        let domain = template::render("settings.vm_domain", template, &values)?;
+        let domain = template::render(property, text, &values)?;
         if domain.name != "domain" {
             return Err(Error::cpi(format!(
-                "template settings.vm_domain: it renders to <{}>, not to <domain>",
+                "template {property}: it renders to <{}>, not to <domain>",
                 domain.name
             )));
         }
         domain
+    } else {
+        default_domain(&spec)
     };
     enforce(&mut domain, spec);
     Ok(domain)
@@ -65,21 +75,43 @@ fn enforce(domain: &mut Element, spec: DomainSpec<'_>) {
         DomainType::Kvm => domain.set_attribute("type", "kvm"),
         DomainType::Qemu => domain.set_attribute("type", "qemu"),
     }
-    let scsi = spec.scsi;
+    spec.platform.enforce(domain);
     let devices = domain.child_or_new("devices");
-    if scsi && !devices.children_named("controller").any(is_first_scsi_controller) {
+    // A template for another machine has no slots for hot-plug on this one.
+    if is_pcie(spec.platform.machine) && !has_controller(devices, "pci") {
+        add(devices, slots_for_hot_plug(spec.platform.machine));
+    }
+    for device in &spec.devices {
+        if ONE_OF_A_KIND.contains(&device.name.as_str()) {
+            devices.remove_children(&device.name);
+        }
+    }
+    add(devices, spec.devices);
+    if spec.disks.iter().any(is_on_scsi) && !has_controller(devices, "scsi") {
         devices.push(scsi_controller());
     }
-    for device in spec.disks.into_iter().chain(spec.interfaces) {
-        devices.children.push(Node::Element(device));
-    }
+    add(devices, spec.disks);
+    add(devices, spec.interfaces);
+}
+
+fn add(devices: &mut Element, more: Vec<Element>) {
+    devices.children.extend(more.into_iter().map(Node::Element));
+}
+
+/// Whether there is a first controller of this type.
+fn has_controller(devices: &Element, kind: &str) -> bool {
+    devices.children_named("controller").any(|controller| {
+        controller.attribute("type") == Some(kind)
+            && matches!(controller.attribute("index"), None | Some("0"))
+    })
+}
+
+fn is_on_scsi(disk: &Element) -> bool {
+    disk.child("target")
+        .is_some_and(|target| target.attribute("bus") == Some("scsi"))
 }
 
 fn default_domain(spec: &DomainSpec<'_>) -> Element {
-    let mut os_type = Element::new("type").with_text("hvm");
-    if !spec.machine.is_empty() {
-        os_type.set_attribute("machine", spec.machine);
-    }
     let mut domain = Element::new("domain")
         .with_attribute("type", "kvm")
         .with_child(
@@ -90,7 +122,7 @@ fn default_domain(spec: &DomainSpec<'_>) -> Element {
         .with_child(Element::new("vcpu").with_text(spec.cpus.to_string()))
         .with_child(
             Element::new("os")
-                .with_child(os_type)
+                .with_child(Element::new("type").with_text("hvm"))
                 .with_child(Element::new("boot").with_attribute("dev", "hd")),
         )
         .with_child(
@@ -104,7 +136,7 @@ fn default_domain(spec: &DomainSpec<'_>) -> Element {
         .with_child(Element::new("on_reboot").with_text("restart"))
         .with_child(Element::new("on_crash").with_text("restart"));
     let devices = domain.child_or_new("devices");
-    for controller in slots_for_hot_plug(spec.machine) {
+    for controller in slots_for_hot_plug(spec.platform.machine) {
         devices.push(controller);
     }
     devices.push(serial(spec));
@@ -174,10 +206,6 @@ fn is_pcie(machine: &str) -> bool {
     machine.contains("q35") || machine.starts_with("virt")
 }
 
-fn is_first_scsi_controller(controller: &Element) -> bool {
-    controller.attribute("type") == Some("scsi") && matches!(controller.attribute("index"), None | Some("0"))
-}
-
 fn scsi_controller() -> Element {
     Element::new("controller")
         .with_attribute("type", "scsi")
@@ -188,6 +216,7 @@ fn scsi_controller() -> Element {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Firmware, Graphics};
 
     fn spec() -> DomainSpec<'static> {
         DomainSpec {
@@ -196,42 +225,65 @@ mod tests {
             memory: 512,
             cpus: 2,
             domain_type: DomainType::Auto,
-            machine: "",
-            scsi: false,
+            platform: platform(""),
             console_log_dir: "",
             disks: vec![Element::new("disk")],
             interfaces: vec![Element::new("interface")],
+            devices: Vec::new(),
         }
+    }
+
+    fn platform(machine: &str) -> Platform<'_> {
+        Platform {
+            machine,
+            firmware: Some(Firmware::Bios),
+            cpu_mode: "",
+            hugepages: None,
+            graphics: Graphics::None,
+        }
+    }
+
+    fn by(text: &str) -> Option<DomainTemplate<'_>> {
+        Some(DomainTemplate {
+            property: "settings.vm_domain",
+            text,
+        })
     }
 
     #[test]
     fn name_and_uuid_are_enforced_and_devices_join_the_templates_own() {
         let template = "<domain type='kvm'><name>mine</name><memory unit='MiB'>{{.Memory}}</memory>\
-            <vcpu>{{.CPU}}</vcpu><devices><serial type='pty'/></devices></domain>";
+            <vcpu>{{.CPU}}</vcpu><devices><serial type='pty'/><memballoon model='virtio'/></devices><os/></domain>";
         assert_eq!(
-            render(spec(), template).unwrap().to_string(),
+            render(spec(), by(template)).unwrap().to_string(),
             "<domain type='kvm'><name>vm-1</name><memory unit='MiB'>512</memory><vcpu>2</vcpu><devices>\
-             <serial type='pty'/><disk/><interface/></devices>\
+             <serial type='pty'/><memballoon model='virtio'/><disk/><interface/></devices><os/>\
              <uuid>00000000-0000-4000-8000-000000000001</uuid></domain>"
         );
         let qemu = DomainSpec {
             domain_type: DomainType::Qemu,
-            scsi: true,
+            disks: vec![
+                Element::parse("<disk><target dev='vda' bus='virtio'/></disk>").unwrap(),
+                Element::parse("<disk><target dev='sdb' bus='scsi'/></disk>").unwrap(),
+            ],
+            devices: vec![
+                Element::parse("<memballoon model='none'/>").unwrap(),
+                Element::new("hostdev"),
+            ],
             ..spec()
         };
-        let domain = render(qemu, template).unwrap();
+        let domain = render(qemu, by(template)).unwrap();
         assert_eq!(domain.attribute("type"), Some("qemu"));
-        assert!(
-            domain
-                .to_string()
-                .contains("<controller type='scsi' index='0' model='virtio-scsi'/><disk/>")
-        );
+        assert!(domain.to_string().contains(
+            "<serial type='pty'/><memballoon model='none'/><hostdev/>\
+                           <controller type='scsi' index='0' model='virtio-scsi'/><disk>"
+        ));
     }
 
     #[test]
     fn a_template_of_something_else_is_refused() {
         assert!(
-            render(spec(), "<network/>")
+            render(spec(), by("<network/>"))
                 .unwrap_err()
                 .message
                 .contains("not to <domain>")
@@ -239,16 +291,25 @@ mod tests {
     }
 
     #[test]
-    fn the_default_has_slots_for_disks_to_come() {
-        let ports = |machine| {
-            let domain = render(DomainSpec { machine, ..spec() }, "").unwrap();
+    fn there_are_slots_for_disks_to_come() {
+        let ports = |machine, template| {
+            let spec = DomainSpec {
+                platform: platform(machine),
+                ..spec()
+            };
+            let domain = render(spec, template).unwrap();
             domain
                 .child("devices")
                 .unwrap()
                 .children_named("controller")
                 .count()
         };
-        assert_eq!(ports("q35"), PCIE_ROOT_PORTS + 1);
-        assert_eq!(ports("pc"), 2);
+        assert_eq!(ports("q35", None), PCIE_ROOT_PORTS + 1);
+        assert_eq!(ports("pc", None), 2);
+        // A template that is put on a PCIe machine gets them too, unless it has its own.
+        assert_eq!(ports("q35", by("<domain/>")), PCIE_ROOT_PORTS + 1);
+        let own = "<domain><devices><controller type='pci' model='pcie-root'/></devices></domain>";
+        assert_eq!(ports("q35", by(own)), 1);
+        assert_eq!(ports("", by("<domain/>")), 0);
     }
 }

@@ -62,6 +62,16 @@ pub fn from_element(element: &Element) -> Map<String, Value> {
         .collect()
 }
 
+/// What a domain's description holds under this namespace; nothing when it holds nothing.
+pub fn of_domain(domain: &Element, namespace: &str) -> Map<String, Value> {
+    let of_namespace = |element: &&Element| element.attributes.iter().any(|(_, value)| value == namespace);
+    domain
+        .child("metadata")
+        .and_then(|metadata| metadata.elements().find(of_namespace))
+        .map(from_element)
+        .unwrap_or_default()
+}
+
 /// JSON with everything outside ASCII escaped, so that XML takes any character.
 fn in_ascii_json(value: &Value) -> String {
     let mut out = String::new();

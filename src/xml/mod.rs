@@ -7,7 +7,11 @@ pub mod disk;
 pub mod domain;
 pub mod element;
 pub mod interface;
+mod mask;
 pub mod metadata;
 pub mod network;
+pub mod platform;
 pub mod template;
 pub mod volume;
+
+pub use mask::masked;

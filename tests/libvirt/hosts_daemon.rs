@@ -181,10 +181,12 @@ impl Host {
 
     /// Names of the files in the pool.
     pub fn files(&self) -> Vec<String> {
-        fs::read_dir(self.pool())
+        let mut names: Vec<String> = fs::read_dir(self.pool())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
+            .collect();
+        names.sort();
+        names
     }
 
     /// Runs virsh within the host, past all that a test has set up between the machine and libvirtd.

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::guest::shell;
-use crate::sandbox::{Sandbox, run, virsh};
+use crate::sandbox::{Sandbox, virsh};
 
 /// More than any deployment attaches, and what the built-in domain promises.
 const MANY: usize = 24;
@@ -202,18 +202,7 @@ fn a_guest_finds_its_disks_whatever_their_order() {
 #[test]
 fn a_guest_that_does_not_let_go_keeps_its_disk() {
     let sandbox = Sandbox::with_config(json!({"settings": {"detach_timeout": 3}}));
-    // A stemcell without a system: the guest stays in its firmware for ever.
-    let root = sandbox.directory().join("root.img");
-    fs::write(&root, vec![0; 1 << 20]).unwrap();
-    let image = sandbox.directory().join("image");
-    let directory = sandbox.directory().to_str().unwrap();
-    run(
-        "tar",
-        &["-czf", image.to_str().unwrap(), "-C", directory, "root.img"],
-    )
-    .unwrap();
-    let stemcell = sandbox.call("create_stemcell", json!([image, {}])).text();
-    let vm = sandbox.vm(&stemcell, 10);
+    let vm = sandbox.vm_without_system(10);
     let disk = sandbox.call("create_disk", json!([8, {}])).text();
     sandbox.call("attach_disk", json!([vm, disk])).result();
 

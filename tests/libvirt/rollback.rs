@@ -167,7 +167,10 @@ fn an_inactive_pool_and_an_inactive_network_are_started() {
             .as_str()
             .unwrap()
             .to_owned();
+        // A VM is not deleted before its volumes are, wherever they are.
+        virsh(&["pool-destroy", &sandbox.name]);
         sandbox.call("delete_vm", json!([vm])).result();
+        assert!(!sandbox.volumes().iter().any(|volume| volume.starts_with(&vm)));
     }
 }
 

@@ -134,7 +134,24 @@ impl Sandbox {
     /// Starts a call without waiting for its answer.
     pub fn start(&self, method: &str, arguments: Value) -> Child {
         let request = json!({"method": method, "arguments": arguments, "api_version": 2});
-        start_cpi(&self.config_path(), self.directory.path(), &request.to_string())
+        start_cpi(
+            &self.config_path(),
+            self.directory.path(),
+            &request.to_string(),
+            Stdio::piped(),
+        )
+    }
+
+    /// Starts a call whose log can be read while it works.
+    pub fn start_logging_to(&self, method: &str, arguments: Value, log: &Path) -> Child {
+        let request = json!({"method": method, "arguments": arguments, "api_version": 2});
+        let log = fs::File::create(log).unwrap();
+        start_cpi(
+            &self.config_path(),
+            self.directory.path(),
+            &request.to_string(),
+            log.into(),
+        )
     }
 
     /// Sends this text as it is.
@@ -161,6 +178,23 @@ impl Sandbox {
             .to_owned()
     }
 
+    /// The path of the image of a stemcell without a system: a guest of it stays in its firmware for ever.
+    pub fn image_without_system(&self) -> String {
+        let root = self.directory().join("root.img");
+        fs::write(&root, vec![b'x'; 1 << 20]).unwrap();
+        let image = self.directory().join("image");
+        let (image, directory) = (image.to_str().unwrap(), self.directory().to_str().unwrap());
+        run("tar", &["-czf", image, "-C", directory, "root.img"]).unwrap();
+        image.to_owned()
+    }
+
+    /// A VM whose guest stays in its firmware.
+    pub fn vm_without_system(&self, host: u8) -> String {
+        let image = self.image_without_system();
+        let stemcell = self.call("create_stemcell", json!([image, {}])).text();
+        self.vm(&stemcell, host)
+    }
+
     /// Names of the volumes in the sandbox's pool.
     pub fn volumes(&self) -> Vec<String> {
         let listing = virsh(&["vol-list", &self.name]);
@@ -169,6 +203,11 @@ impl Sandbox {
             .filter_map(|line| line.split_whitespace().next())
             .map(str::to_owned)
             .collect()
+    }
+
+    /// What an uploaded stemcell consists of, as `volumes` lists it.
+    pub fn stemcell_volumes(stemcell: &str) -> [String; 2] {
+        [stemcell.to_owned(), format!("{stemcell}.record")]
     }
 
     /// Names of the domains, running or defined, that have volumes in the sandbox's pool.
@@ -251,7 +290,7 @@ impl Answer {
 }
 
 /// One process, which has its request.
-fn start_cpi(config: &Path, tmpdir: &Path, request: &str) -> Child {
+fn start_cpi(config: &Path, tmpdir: &Path, request: &str, stderr: Stdio) -> Child {
     // What the Director gives its CPIs, and nothing else.
     let mut child = Command::new(env!("CARGO_BIN_EXE_cpi"))
         .arg("--config")
@@ -262,7 +301,7 @@ fn start_cpi(config: &Path, tmpdir: &Path, request: &str) -> Child {
         .env("HOME", "/root")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(stderr)
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
@@ -271,7 +310,9 @@ fn start_cpi(config: &Path, tmpdir: &Path, request: &str) -> Child {
 
 /// One process, one request, one response.
 pub fn call_cpi(config: &Path, tmpdir: &Path, request: &str) -> Answer {
-    let output = start_cpi(config, tmpdir, request).wait_with_output().unwrap();
+    let output = start_cpi(config, tmpdir, request, Stdio::piped())
+        .wait_with_output()
+        .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         output.status.success(),
@@ -286,16 +327,20 @@ pub fn call_cpi(config: &Path, tmpdir: &Path, request: &str) -> Answer {
     Answer { response, stderr }
 }
 
-/// The test stemcell's `image` file, `qcow2` or `raw` inside; `make setup` builds it.
-pub fn stemcell_image(format: &str) -> String {
-    let cache = std::env::var_os("CPI_TEST_CACHE")
+/// Where `make setup` keeps what it made for the tests.
+pub fn cache() -> PathBuf {
+    std::env::var_os("CPI_TEST_CACHE")
         .map(PathBuf::from)
         .unwrap_or_else(|| {
             let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
             base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache"))
                 .join("libvirt-bosh-cpi")
-        });
-    let image = cache
+        })
+}
+
+/// The test stemcell's `image` file, `qcow2` or `raw` inside; `make setup` builds it.
+pub fn stemcell_image(format: &str) -> String {
+    let image = cache()
         .join("guest")
         .join(format!("stemcell-{format}"))
         .join("image");

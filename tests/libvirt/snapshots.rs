@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::guest::shell;
+use crate::interrupts::interrupted;
 use crate::sandbox::{Sandbox, run, virsh, wait_for};
 
 #[test]
@@ -167,8 +168,15 @@ fn a_snapshot_that_is_killed_or_fails_leaves_the_disk_unharmed() {
     assert!(!virsh(&["domjobinfo", &vm]).contains("Backup"));
     sandbox.call("delete_snapshot", json!([snapshot])).result();
 
-    // QEMU dies in the middle: an error, no snapshot, the disk still there and attached.
+    // Told to end in the middle: it ends the copy, takes back the snapshot, and answers.
     let volumes_before = sandbox.volumes();
+    let told = sandbox.start("snapshot_disk", json!([disk, {}]));
+    wait_for_copy_job(&vm);
+    interrupted(told, "TERM", "CloudError");
+    assert!(!virsh(&["domjobinfo", &vm]).contains("Backup"));
+    assert_eq!(sandbox.volumes(), volumes_before);
+
+    // QEMU dies in the middle: an error, no snapshot, the disk still there and attached.
     let failing = sandbox.start("snapshot_disk", json!([disk, {}]));
     wait_for_copy_job(&vm);
     virsh(&["destroy", &vm]);

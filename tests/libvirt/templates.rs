@@ -5,25 +5,25 @@ use serde_json::json;
 use crate::guest::shell;
 use crate::sandbox::{Sandbox, virsh};
 
-const DISK: &str = "<disk type='file' device='{{.Device}}'>
+pub const DISK: &str = "<disk type='file' device='{{.Device}}'>
     <driver name='qemu' type='raw' cache='none'/>
     <source file='{{.TargetPath}}'/>
     <target dev='{{.TargetDevice}}' bus='{{.TargetBus}}'/>
   </disk>";
-const VOLUME: &str = "<volume>
+pub const VOLUME: &str = "<volume>
     <name>{{.Name}}</name>
     <allocation unit=\"G\">0</allocation>
     <capacity unit=\"{{.Unit}}\">{{.Size}}</capacity>
   </volume>";
-const NIC: &str = "<interface type='network'>
+pub const NIC: &str = "<interface type='network'>
     <source network='{{.NetworkName}}'/>
     <target dev='vnet0'/>
     <mac address='{{.MacAddress}}'/>
     <model type='virtio'/>
     <alias name='net0'/>
   </interface>";
-const DHCP: &str = "<host name='{{.VmName}}' mac='{{.MacAddress}}' ip='{{.IpAddress}}'/>";
-const DOMAIN: &str = "<domain type='kvm'>
+pub const DHCP: &str = "<host name='{{.VmName}}' mac='{{.MacAddress}}' ip='{{.IpAddress}}'/>";
+pub const DOMAIN: &str = "<domain type='kvm'>
     <name>{{.Name}}</name>
     <uuid>{{.UUID}}</uuid>
     <memory unit='MiB'>{{.Memory}}</memory>
@@ -85,6 +85,6 @@ fn a_vm_of_the_seeds_templates_boots_and_takes_a_disk() {
         sandbox.call("detach_disk", json!([vm, disk])).result();
         sandbox.call("delete_vm", json!([vm])).result();
         sandbox.call("delete_disk", json!([disk])).result();
-        assert_eq!(sandbox.volumes(), [stemcell]);
+        assert_eq!(sandbox.volumes(), Sandbox::stemcell_volumes(&stemcell));
     }
 }

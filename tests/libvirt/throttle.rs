@@ -150,5 +150,5 @@ fn a_holder_says_who_it_is_and_as_many_work_at_once_as_the_limit_says() {
     });
     assert_eq!(signatures(), ["", "", ""]);
     assert!(!sandbox.directory().join("throttle.lock.3").exists());
-    assert_eq!(sandbox.volumes().len(), 4);
+    assert_eq!(sandbox.volumes().len(), 8);
 }

@@ -68,7 +68,7 @@ fn a_guest_finds_its_settings_its_address_and_its_disks() {
     assert_eq!(sandbox.call("get_disks", json!([vm])).result(), json!([]));
     assert_eq!(sandbox.call("delete_vm", json!([vm])).result(), Value::Null);
     assert_eq!(sandbox.call("has_vm", json!([vm])).result(), false);
-    assert_eq!(sandbox.volumes(), [stemcell.as_str()]);
+    assert_eq!(sandbox.volumes(), Sandbox::stemcell_volumes(&stemcell));
     sandbox.call("delete_vm", json!([vm])).error("VMNotFound", false);
 }
 
@@ -231,9 +231,9 @@ fn delete_vm_finds_what_is_left_of_a_vm_without_a_domain() {
     virsh(&["destroy", &vm]);
     virsh(&["undefine", &vm]);
     assert_eq!(sandbox.call("has_vm", json!([vm])).result(), false);
-    assert_eq!(sandbox.volumes().len(), 4);
+    assert_eq!(sandbox.volumes().len(), 5);
     sandbox.call("delete_vm", json!([vm])).result();
-    assert_eq!(sandbox.volumes(), [stemcell]);
+    assert_eq!(sandbox.volumes(), Sandbox::stemcell_volumes(&stemcell));
 }
 
 #[test]
@@ -285,6 +285,7 @@ fn calculate_vm_cloud_properties_answers_in_names_that_create_vm_takes() {
     for too_much in [
         json!([{"ram": 1_000_000_000, "cpu": 1, "ephemeral_disk_size": 1}]),
         json!([{"ram": 1, "cpu": 100_000, "ephemeral_disk_size": 1}]),
+        json!([{"ram": 1, "cpu": 1, "ephemeral_disk_size": 1u64 << 40}]),
         json!([{"ram": 1, "cpu": 1}]),
     ] {
         sandbox

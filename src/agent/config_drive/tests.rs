@@ -8,7 +8,41 @@ const METADATA: &str = "ec2/latest/meta-data.json";
 const USERDATA: &str = "ec2/latest/user-data";
 
 fn drive(settings: &Value) -> Vec<u8> {
-    config_drive("config-2", METADATA, USERDATA, Some("ssh-rsa AAAA me"), settings).unwrap()
+    config_drive(
+        None,
+        "config-2",
+        METADATA,
+        USERDATA,
+        Some("ssh-rsa AAAA me"),
+        settings,
+    )
+    .unwrap()
+}
+
+#[test]
+fn a_label_that_fat_cannot_hold_or_an_explicit_format_makes_it_iso_9660() {
+    use ConfigDriveFormat::{Iso9660, Vfat};
+    for (format, label, file_system) in [
+        (None, "config-2", "vfat"),
+        (None, "azure_cfg_dsk", "iso9660"),
+        (None, "a.b", "iso9660"),
+        (Some(Vfat), "config-2", "vfat"),
+        (Some(Iso9660), "config-2", "iso9660"),
+    ] {
+        let image =
+            on_disk(&config_drive(format, label, METADATA, USERDATA, None, &json!({"a": 1})).unwrap());
+        assert_eq!(blkid(&image, "TYPE").as_deref(), Some(file_system), "{label}");
+        assert_eq!(blkid(&image, "LABEL").as_deref(), Some(label));
+        if file_system == "iso9660" {
+            let path = format!("/{USERDATA}");
+            assert_eq!(
+                run("isoinfo", &["-R", "-i", "@", "-x", &path], &image),
+                b"{\"a\":1}"
+            );
+        }
+    }
+    let long = config_drive(Some(Vfat), "azure_cfg_dsk", METADATA, USERDATA, None, &json!({}));
+    assert!(long.unwrap_err().message.contains("config_drive_format"));
 }
 
 fn read_with_fatfs(image: &[u8], path: &str) -> Vec<u8> {
@@ -57,7 +91,7 @@ fn fsck_finds_nothing_to_mend() {
 
 #[test]
 fn no_key_is_an_empty_hash() {
-    let image = config_drive("config-2", METADATA, USERDATA, None, &json!({})).unwrap();
+    let image = config_drive(None, "config-2", METADATA, USERDATA, None, &json!({})).unwrap();
     assert_eq!(read_with_fatfs(&image, METADATA), b"{}");
 }
 
@@ -110,7 +144,7 @@ fn labels_that_fat_can_not_hold_are_refused() {
 
 #[test]
 fn one_path_for_both_files_is_refused() {
-    let error = config_drive("config-2", USERDATA, USERDATA, None, &json!({})).unwrap_err();
+    let error = config_drive(None, "config-2", USERDATA, USERDATA, None, &json!({})).unwrap_err();
     assert_eq!(error.error_type, ErrorType::CpiError);
 }
 

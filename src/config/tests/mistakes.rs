@@ -113,15 +113,15 @@ fn mistakes_say_where_and_what() {
             "libvirt.server_ca.certificate: not PEM",
         ),
         (
-            json!({"stemcell": {"label": "config-drive"}}),
+            json!({"stemcell": {"label": "config-drive", "config_drive_format": "vfat"}}),
             "stemcell.label: \"config-drive\" is 12 bytes long",
         ),
         (
-            json!({"stemcell": {"label": ""}}),
-            "stemcell.label: \"\" is empty",
+            json!({"stemcell": {"label": " config-2"}}),
+            "stemcell.label: \" config-2\" begins or ends with a space",
         ),
         (
-            json!({"stemcell": {"label": "a/b"}}),
+            json!({"stemcell": {"label": "a/b", "config_drive_format": "vfat"}}),
             "stemcell.label: \"a/b\" has a /",
         ),
         (
@@ -141,8 +141,8 @@ fn mistakes_say_where_and_what() {
             "stemcell.userdata_path: \"a/../b\" must be a relative",
         ),
         (
-            json!({"stemcell": {"filename": ""}}),
-            "stemcell.filename: \"\" is empty",
+            json!({"settings": {"cpu_mode": "host passthrough"}}),
+            "settings.cpu_mode: \"host passthrough\" is no name",
         ),
         (
             json!({"stemcell": {"filename": "a/"}}),

@@ -46,6 +46,9 @@ fn headers_that_are_taken() {
             version,
             virtual_size: 5 << 30,
             cluster_bits: 16,
+            first_table: 0,
+            first_entries: 0,
+            extended: name.contains("subclusters"),
         };
         assert_eq!(parsed, expected, "{name}");
     }
@@ -149,5 +152,42 @@ proptest! {
         let bytes = header(&[(at, &value)]);
         let _ = parse_header(&bytes);
         let _ = parse_header(&bytes[..length]);
+    }
+}
+
+/// The file as QEMU writes it, cut off anywhere that loses a cluster, has less than its tables say.
+#[test]
+fn a_file_that_was_cut_off_is_told_by_its_tables() {
+    use crate::sparse::{Content, Piece};
+    use crate::stemcell::bytes::ImageFile;
+    use crate::stemcell::plain::Plain;
+
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let disk: Vec<u8> = (0..3_000_000u32)
+        .map(|i| (i.wrapping_mul(i) >> 9) as u8)
+        .collect();
+    std::fs::write(path("disk.raw"), disk).unwrap();
+    for options in [&["-c"][..], &["-o", "cluster_size=4k"], &["-o", "compat=0.10"]] {
+        let status = Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", "qcow2"])
+            .args(options)
+            .args([path("disk.raw"), path("disk.qcow2")])
+            .status()
+            .expect("qemu-img is needed by this test");
+        assert!(status.success());
+        let file = std::fs::read(path("disk.qcow2")).unwrap();
+        let read = |length: usize| -> std::io::Result<()> {
+            let header = parse_header(&file).unwrap();
+            let plain = Plain::whole(ImageFile::new(&file[..length], length as u64));
+            let mut content = Checked::new(plain, &header, length as u64)?;
+            while content.next()? != Piece::End {}
+            Ok(())
+        };
+        read(file.len()).unwrap();
+        for cut in (66_000..file.len() - 65_536).step_by(100_000) {
+            let message = read(cut).expect_err("it is cut").to_string();
+            assert!(message.contains("cut short"), "{options:?} {cut}: {message}");
+        }
     }
 }

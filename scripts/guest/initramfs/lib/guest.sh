@@ -17,7 +17,7 @@ uptime_s() {
 # Prints the device of a disk, found the way the agent does, within 5 s:
 #   path PATH      following links
 #   id ID          /dev/disk/by-id/*ID, all dashes removed from ID
-#   volume_id N    SCSI target N on the host that has sda on target 0
+#   volume_id N    SCSI target N on the host that has a disk on target 0
 #   serial SERIAL  /dev/disk/by-id/*SERIAL, for tests
 find_disk() {
   local kind=$1 value=$2 deadline=$(($(uptime_s) + 5)) host found
@@ -27,7 +27,7 @@ find_disk() {
     path) set -- "$value" ;;
     id | serial) set -- /dev/disk/by-id/*"$value" ;;
     volume_id)
-      set -- /sys/bus/scsi/devices/*:0:0:0/block/sda
+      set -- /sys/bus/scsi/devices/*:0:0:0/block/sd*
       host=${1#/sys/bus/scsi/devices/}
       set -- "/sys/bus/scsi/devices/${host%%:*}:0:$value:0"/block/*
       [ ! -e "$1" ] || set -- "/dev/${1##*/}"

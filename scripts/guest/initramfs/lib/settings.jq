@@ -11,10 +11,12 @@ def network:
       ($n.default // [] | any(. == "gateway")) ]
   | "network " + join("|");
 
-# A path, or an object with one of these keys.
+# A path, or an object; the agents of virtio stemcells look for other keys in it than
+# those of scsi stemcells.
 def ephemeral:
   if type == "object"
-  then [("path", "id", "volume_id") as $key | select((.[$key] // "") != "") | "\($key) \(.[$key])"] | first // empty
+  then [(if $resolution == "scsi" then "id", "volume_id" else "path" end) as $key
+    | select((.[$key] // "") != "") | "\($key) \(.[$key])"] | first // "- -"
   else "path \(.)" end
   | "ephemeral " + .;
 

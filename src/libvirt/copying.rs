@@ -1,0 +1,31 @@
+//! Copies of volumes, which libvirt makes in one call and says nothing of meanwhile.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use virt::storage_pool::StoragePool;
+
+use crate::progress::Progress;
+
+/// How often to look. Most copies are done before the first time.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Makes the copy to the volume of this name, and shows how many of `total` bytes it has.
+pub(super) fn watched<T>(pool: &StoragePool, name: &str, total: u64, copy: impl FnOnce() -> T) -> T {
+    let (copying, ended) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let progress = Progress::new(format!("copying to {name}"), total);
+            while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                let volume = pool.lookup_storage_vol_by_name(name);
+                if let Ok(info) = volume.and_then(|volume| volume.info()) {
+                    progress.at(info.allocation);
+                }
+            }
+        });
+        let outcome = copy();
+        drop(copying);
+        outcome
+    })
+}

@@ -1,0 +1,81 @@
+//! `cpi call METHOD ARGS...`: a CPI call as BOSH would make it, without writing JSON by hand.
+
+use serde_json::Value;
+
+use super::{print, to_json};
+use crate::cli::Call;
+use crate::config::Config;
+use crate::interrupt;
+use crate::methods::{self, Cpi};
+use crate::rpc::{Arguments, Error, Request, Result};
+
+/// Whether the call succeeded; its error is on stderr then.
+pub fn run(call: &Call, config: Config) -> Result<bool> {
+    let arguments: Vec<Value> = call
+        .arguments
+        .iter()
+        .map(|text| argument(text))
+        .collect::<Result<_>>()?;
+    let request = Request {
+        method: call.method.clone(),
+        arguments,
+        api_version: call.api_version,
+        context: serde_json::Map::new(),
+    };
+    request.check_api_version()?;
+    // Ctrl-C rolls back.
+    interrupt::answer_first();
+    let cpi = Cpi::new(config, request.api_version);
+    match methods::dispatch(&request.method, Arguments::new(request.arguments), &cpi) {
+        Ok(result) => print(&to_json(&result)).map(|()| true),
+        Err(error) => {
+            let retry = if error.ok_to_retry { " (ok to retry)" } else { "" };
+            eprintln!("{}: {}{retry}", error.error_type.name(), error.message);
+            Ok(false)
+        }
+    }
+}
+
+/// JSON where it is JSON, else a string; `@FILE`: what is in the file.
+fn argument(text: &str) -> Result<Value> {
+    let Some(path) = text.strip_prefix('@') else {
+        return Ok(json_or_string(text));
+    };
+    let content =
+        std::fs::read_to_string(path).map_err(|e| Error::cpi(format!("reading argument {text}: {e}")))?;
+    Ok(json_or_string(&content))
+}
+
+fn json_or_string(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn arguments_are_json_where_they_are() {
+        for (text, expected) in [
+            (
+                "vm-1d3a4c1e-0000-4000-8000-000000000000",
+                json!("vm-1d3a4c1e-0000-4000-8000-000000000000"),
+            ),
+            ("1024", json!(1024)),
+            ("null", json!(null)),
+            ("\"1024\"", json!("1024")),
+            ("{\"a\": [1]}", json!({"a": [1]})),
+            ("{broken", json!("{broken")),
+            ("", json!("")),
+        ] {
+            assert_eq!(argument(text).unwrap(), expected);
+        }
+        assert!(
+            argument("@/no/such/file")
+                .unwrap_err()
+                .message
+                .contains("/no/such/file")
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! The connection, and what libvirt says of the host.
+
+use std::time::{Duration, Instant};
+
+use super::Finding;
+use crate::config::{self, Config, DomainType, Firmware, LibvirtType};
+use crate::libvirt::Connection;
+use crate::measures::size;
+use crate::rpc::Result;
+
+/// What the CPI is made for, as libvirt counts versions.
+const OLDEST_LIBVIRT: u32 = 6_000_000;
+/// Of this QEMU on, a disk in use can be copied as it is at one moment.
+const OLDEST_QEMU: u32 = 4_002_000;
+/// Capabilities that libvirt remembers come in milliseconds; to probe QEMU anew takes more than a second.
+const SLOW: Duration = Duration::from_millis(400);
+
+pub fn connection(config: &config::Libvirt) -> (Finding, Option<Connection>) {
+    let what = "connection";
+    let started = Instant::now();
+    match Connection::open(config) {
+        Ok(libvirt) => {
+            let took = started.elapsed().as_millis();
+            (
+                Finding::ok(what, format!("{} in {took} ms", libvirt.uri)),
+                Some(libvirt),
+            )
+        }
+        Err(error) => {
+            let cure = connection_cure(config, &error.message);
+            (Finding::wrong(what, error.message).cured_by(cure), None)
+        }
+    }
+}
+
+fn connection_cure(config: &config::Libvirt, message: &str) -> &'static str {
+    let local = config.libvirt_type == LibvirtType::Socket && config.uri.is_empty();
+    if message.contains("Permission denied") || message.contains("authentication unavailable") {
+        "let the CPI's user in: usermod -aG libvirt USER"
+    } else if local && message.contains("No such file") {
+        "start libvirt: systemctl enable --now libvirtd (or virtqemud.socket and its siblings)"
+    } else if local {
+        "see what libvirt says: systemctl status libvirtd; journalctl -u libvirtd"
+    } else if message.contains("Connection refused") {
+        "have libvirtd listen there: systemctl enable --now libvirtd-tls.socket (or libvirtd-tcp.socket)"
+    } else {
+        "see docs/CONFIG.md, and on the host: journalctl -u libvirtd"
+    }
+}
+
+pub fn versions(libvirt: &Connection) -> Result<Finding> {
+    let what = "versions";
+    let (of_libvirt, of_qemu) = libvirt.versions()?;
+    let says = format!("libvirt {}, QEMU {}", version(of_libvirt), version(of_qemu));
+    Ok(if of_libvirt < OLDEST_LIBVIRT {
+        Finding::wrong(
+            what,
+            format!("{says}; libvirt is older than {}", version(OLDEST_LIBVIRT)),
+        )
+        .cured_by("upgrade the host's libvirt")
+    } else if of_qemu < OLDEST_QEMU {
+        let says = format!(
+            "{says}; disks that are in use cannot be copied by a QEMU older than {}",
+            version(OLDEST_QEMU)
+        );
+        Finding::warning(what, says).cured_by("upgrade the host's QEMU")
+    } else {
+        let (cpus, memory) = libvirt.host_size()?;
+        Finding::ok(
+            what,
+            format!("{says}; {cpus} CPUs, {} of memory", size(memory << 20)),
+        )
+    })
+}
+
+fn version(number: u32) -> String {
+    format!(
+        "{}.{}.{}",
+        number / 1_000_000,
+        number / 1000 % 1000,
+        number % 1000
+    )
+}
+
+/// What guests will run on, by the configuration and what libvirt offers.
+pub fn domain_type(libvirt: &Connection, config: &Config, findings: &mut Vec<Finding>) -> &'static str {
+    let what = "KVM";
+    let wanted = config.settings.domain_type;
+    let offered = match libvirt.best_domain_type() {
+        Ok(offered) => offered == DomainType::Kvm,
+        Err(error) => {
+            findings.push(Finding::wrong(what, error.message));
+            false
+        }
+    };
+    let enable = "switch virtualisation on in the firmware (for a VM as the host: nested), then on the host: \
+                  modprobe kvm_intel || modprobe kvm_amd; systemctl restart libvirtd";
+    let (finding, domain_type) = match (wanted, offered) {
+        (DomainType::Qemu, _) => {
+            let says = "not used: settings.domain_type is qemu, so guests are emulated, which is slow";
+            (Finding::ok(what, says), "qemu")
+        }
+        (DomainType::Auto | DomainType::Kvm, true) => (Finding::ok(what, "offered by libvirt"), "kvm"),
+        (DomainType::Auto, false) => {
+            let says = "libvirt does not offer it, so guests are emulated, which is slow";
+            (Finding::warning(what, says).cured_by(enable), "qemu")
+        }
+        (DomainType::Kvm, false) => {
+            let says = "settings.domain_type is kvm, but libvirt does not offer it: no VM will start";
+            (Finding::wrong(what, says).cured_by(enable), "kvm")
+        }
+    };
+    findings.push(finding);
+    domain_type
+}
+
+/// Whether libvirt remembers what QEMU can do. It probes anew for every definition of a VM and every attached disk where
+/// /dev/kvm is there, but not for QEMU's user: minutes for a create_vm.
+pub fn capabilities(libvirt: &Connection, domain_type: &str) -> Result<Finding> {
+    let what = "capabilities";
+    // The first answer may have to be found out.
+    libvirt.domain_capabilities(domain_type)?;
+    let mut took = Duration::MAX;
+    // A busy host is slow now and then, not always.
+    for _ in 0..3 {
+        let started = Instant::now();
+        libvirt.domain_capabilities(domain_type)?;
+        took = took.min(started.elapsed());
+    }
+    let says = format!("libvirt tells what QEMU can do in {} ms", took.as_millis());
+    if took < SLOW {
+        return Ok(Finding::ok(what, says));
+    }
+    Ok(Finding::wrong(
+        what,
+        format!("{says}: it probes QEMU anew for each call, as it does when QEMU's user cannot open /dev/kvm"),
+    )
+    .cured_by(
+        "on the host: chown root:kvm /dev/kvm; chmod 660 /dev/kvm; usermod -aG kvm libvirt-qemu; systemctl restart \
+         libvirtd (or chmod 666 /dev/kvm)",
+    ))
+}
+
+/// Firmware images for UEFI; BIOS is part of QEMU.
+pub fn firmware(libvirt: &Connection, config: &Config, domain_type: &str) -> Result<Finding> {
+    let what = "firmware";
+    let capabilities = libvirt.domain_capabilities(domain_type)?;
+    let os = capabilities.child("os");
+    let efi = os.is_some_and(|os| {
+        os.children_named("enum")
+            .filter(|list| list.attribute("name") == Some("firmware"))
+            .flat_map(|list| list.children_named("value"))
+            .any(|value| value.text() == "efi")
+    });
+    let images: Vec<String> = os
+        .and_then(|os| os.child("loader"))
+        .into_iter()
+        .flat_map(|loader| loader.children_named("value"))
+        .map(crate::xml::element::Element::text)
+        .collect();
+    let install =
+        "install it on the host: apt-get install ovmf (Debian, Ubuntu), dnf install edk2-ovmf (Fedora, RHEL)";
+    Ok(if efi {
+        Finding::ok(what, format!("BIOS and UEFI ({})", images.join(", ")))
+    } else if config.settings.firmware == Some(Firmware::Efi) {
+        Finding::wrong(
+            what,
+            "settings.firmware is efi, but the host has no UEFI firmware",
+        )
+        .cured_by(install)
+    } else {
+        Finding::warning(
+            what,
+            "BIOS only: VMs of stemcells that boot by UEFI will not start",
+        )
+        .cured_by(install)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn versions_as_people_write_them() {
+        assert_eq!(super::version(9_001_002), "9.1.2");
+        assert_eq!(super::version(10_000_000), "10.0.0");
+    }
+}

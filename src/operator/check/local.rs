@@ -1,0 +1,55 @@
+//! What can be seen without libvirt: the configuration, and the lock file.
+
+use std::path::Path;
+
+use super::Finding;
+use crate::config::{Config, Throttle, ThrottleName};
+use crate::throttle;
+
+/// Every mistake, where it stands; the configuration when there is none.
+pub fn config(path: &Path) -> (Vec<Finding>, Option<Config>) {
+    let shown = path.display();
+    let what = "configuration";
+    match Config::check(path) {
+        Ok(Ok(config)) => (vec![Finding::ok(what, shown.to_string())], Some(config)),
+        Ok(Err(mistakes)) => {
+            let place = |position| match position {
+                Some((line, column)) => format!("{shown}:{line}:{column}"),
+                None => shown.to_string(),
+            };
+            let mut findings: Vec<Finding> = mistakes
+                .into_iter()
+                .map(|mistake| {
+                    Finding::wrong(what, format!("{}: {}", place(mistake.position), mistake.message))
+                })
+                .collect();
+            if let Some(last) = findings.last_mut() {
+                last.cure = Some(
+                    "correct the file, or the job properties of these names; see docs/CONFIG.md".to_owned(),
+                );
+            }
+            (findings, None)
+        }
+        Err(error) => {
+            let finding =
+                Finding::wrong(what, error.message).cured_by("name the file: cpi check --config PATH");
+            (vec![finding], None)
+        }
+    }
+}
+
+pub fn lock_file(config: &Throttle) -> Finding {
+    let what = "lock file";
+    let path = config.path.display();
+    if config.name == ThrottleName::Noop {
+        return Finding::ok(what, "none: throttle.name is noop");
+    }
+    match throttle::probe(&config.path) {
+        Ok(None) => Finding::ok(what, format!("{path} can be locked")),
+        Ok(Some(holder)) => Finding::ok(what, format!("{path} can be opened; {holder}")),
+        Err(error) => Finding::wrong(what, error.message).cured_by(format!(
+            "make its directory, writable for the CPI's user, or set throttle.path: mkdir -p {}",
+            config.path.parent().unwrap_or(Path::new("/")).display()
+        )),
+    }
+}

@@ -1,0 +1,113 @@
+//! The pools, and the directory for console logs.
+
+use std::path::Path;
+
+use super::Finding;
+use crate::config::Settings;
+use crate::libvirt::{Connection, Pool};
+use crate::measures::size;
+use crate::operator::probe::Probe;
+use crate::rpc::Result;
+
+/// Less than one of so many parts of a pool free, or less than this many bytes, is worth a warning.
+const LITTLE_PARTS: u64 = 20;
+const LITTLE_BYTES: u64 = 5 << 30;
+
+/// Findings for each pool of the configuration, and a probe in each that can be written to, the stemcells' first.
+pub fn pools(libvirt: &Connection, settings: &Settings) -> (Vec<Finding>, Vec<Probe>) {
+    let mut names = vec![settings.stemcell_pool()];
+    if settings.storage_pool_name != settings.stemcell_pool() {
+        names.push(&settings.storage_pool_name);
+    }
+    let (mut findings, mut probes) = (Vec::new(), Vec::new());
+    for (number, name) in names.into_iter().enumerate() {
+        let what = format!("pool {name}");
+        let key = if settings.stemcell_pool_name.is_empty() || number > 0 {
+            "settings.storage_pool_name"
+        } else {
+            "settings.stemcell_pool_name"
+        };
+        let finding = match libvirt.find_pool(name) {
+            Ok(Some(pool)) => look(&what, &pool, number == 0, &mut probes),
+            Ok(None) => Ok(Finding::wrong(&what, "does not exist").cured_by(format!(
+                "virsh pool-define-as {name} dir --target /var/lib/libvirt/images; virsh pool-build {name}; \
+                 virsh pool-start {name}; virsh pool-autostart {name}; or name another as {key}"
+            ))),
+            Err(error) => Err(error),
+        };
+        findings.push(Finding::of(&what, finding));
+    }
+    (findings, probes)
+}
+
+fn look(what: &str, pool: &Pool, for_stemcells: bool, probes: &mut Vec<Probe>) -> Result<Finding> {
+    let info = pool.info()?;
+    let name = &pool.name;
+    if !info.active {
+        return Ok(Finding::wrong(what, "is inactive")
+            .cured_by(format!("virsh pool-start {name}; virsh pool-autostart {name}")));
+    }
+    if for_stemcells && let Err(error) = pool.require_files() {
+        return Ok(Finding::wrong(what, error.message)
+            .cured_by("set settings.stemcell_pool_name to a pool of type dir, fs or netfs"));
+    }
+    let free = format!(
+        "{}, {} of {} free",
+        info.kind,
+        size(info.available),
+        size(info.capacity)
+    );
+    match Probe::new(pool) {
+        Ok(probe) => probes.push(probe),
+        Err(error) => {
+            let target = if info.target.is_empty() {
+                "its target"
+            } else {
+                &info.target
+            };
+            return Ok(
+                Finding::wrong(what, format!("{free}; cannot be written to: {}", error.message)).cured_by(
+                    format!("on the host: df -h {target}; ls -ld {target}; virsh pool-refresh {name}"),
+                ),
+            );
+        }
+    }
+    if info.available < LITTLE_BYTES || info.available < info.capacity / LITTLE_PARTS {
+        return Ok(
+            Finding::warning(what, format!("{free}, which is little")).cured_by(
+                "delete stemcells that are not in use (bosh clean-up), `cpi prune`, or grow the pool",
+            ),
+        );
+    }
+    if !info.autostart {
+        return Ok(
+            Finding::warning(what, format!("{free}, writable, but not started with libvirt"))
+                .cured_by(format!("virsh pool-autostart {name}")),
+        );
+    }
+    Ok(Finding::ok(what, format!("{free}, writable")))
+}
+
+/// VMs do not start where their consoles cannot be logged.
+pub fn console_directory(libvirt: &Connection, settings: &Settings) -> Option<Finding> {
+    let what = "console logs";
+    let directory = &settings.console_log_dir;
+    if directory.is_empty() {
+        return Some(
+            Finding::warning(
+                what,
+                "none, so nobody will know what a guest said whose agent does not answer",
+            )
+            .cured_by("set settings.console_log_dir to a directory on the host"),
+        );
+    }
+    // There is no such file; whether there is such a directory is the question.
+    Some(
+        match libvirt.read_file(&Path::new(directory).join("cpi-check"), 0) {
+            Ok(_) => Finding::ok(what, directory.clone()),
+            Err(error) => {
+                Finding::wrong(what, error.message).cured_by(format!("on the host: mkdir -p {directory}"))
+            }
+        },
+    )
+}

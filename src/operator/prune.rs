@@ -1,0 +1,176 @@
+//! `cpi prune`: what calls that were killed have left behind. Beside running calls, it goes by two rules: what was
+//! written to lately stays, and nothing goes that is not proven to be left over: by the absence of its VM, or by the
+//! mark of what was never completed.
+
+mod directories;
+mod find;
+mod volumes;
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::host::Host;
+use super::table::Align::{Left, Right};
+use super::table::{Table, width};
+use super::{print, to_json};
+use crate::cid::Cid;
+use crate::cli::Prune;
+use crate::config::Config;
+use crate::libvirt::Connection;
+use crate::measures::{age, size, span};
+use crate::rpc::{Error, Result};
+use crate::{disk, logging, network};
+use find::find;
+
+/// Calls can take long, and what they have made shows no life meanwhile.
+const SHORTEST: Duration = Duration::from_secs(600);
+
+/// One thing that is left over.
+#[derive(Debug, Serialize)]
+pub struct Leftover {
+    pub kind: &'static str,
+    pub name: String,
+    /// Pool, network or directory.
+    pub place: String,
+    /// Bytes that go with it.
+    pub bytes: u64,
+    #[serde(serialize_with = "rfc_3339")]
+    pub written_at: Option<SystemTime>,
+    /// Why it stays, if it does.
+    pub spared: Option<String>,
+    pub deleted: bool,
+    #[serde(skip)]
+    pub target: Target,
+}
+
+/// What there is to delete.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// With the VM that must not exist.
+    VolumeOfVm {
+        pool: String,
+        vm: String,
+    },
+    /// Only when no domain refers to it.
+    Volume {
+        pool: String,
+    },
+    /// The mark of a thing that must be gone by then.
+    Mark {
+        pool: String,
+        of: String,
+    },
+    /// DHCP entries in the network that is the place, of a VM that must not exist.
+    DhcpEntries {
+        vm: String,
+    },
+    Directory,
+}
+
+fn rfc_3339<S: serde::Serializer>(
+    time: &Option<SystemTime>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    time.map(logging::timestamp).serialize(serializer)
+}
+
+/// Whether all that was to be deleted is gone.
+pub fn run(wanted: &Prune, config: &Config) -> Result<bool> {
+    if wanted.older_than < SHORTEST {
+        return Err(Error::cpi(format!(
+            "--older-than is at least {}: calls that are running may have made younger things",
+            span(SHORTEST)
+        )));
+    }
+    let libvirt = Connection::open(&config.libvirt)?;
+    let mut leftovers = find(&libvirt, wanted)?;
+    let mut well = true;
+    if wanted.yes {
+        for leftover in leftovers.iter_mut().filter(|leftover| leftover.spared.is_none()) {
+            match delete(&libvirt, config, leftover) {
+                Ok(()) => leftover.deleted = true,
+                Err(error) => {
+                    well = false;
+                    leftover.spared = Some(error.message);
+                }
+            }
+        }
+    }
+    print(&if wanted.json {
+        to_json(&json!(leftovers))
+    } else {
+        report(&leftovers, wanted)
+    })?;
+    Ok(well)
+}
+
+/// Looks once more whether the thing is still what it was taken for, and deletes it.
+fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<()> {
+    let exists = |vm: &str| Ok::<bool, Error>(libvirt.find_domain(vm)?.is_some());
+    let exists_now = |vm: &str| Error::cloud(format!("VM {vm} exists by now"));
+    match &leftover.target {
+        Target::VolumeOfVm { vm, .. } if exists(vm)? => Err(exists_now(vm)),
+        Target::VolumeOfVm { pool, .. } | Target::Volume { pool } => {
+            let users = disk::users(libvirt, &leftover.name)?;
+            if !users.is_empty() {
+                return Err(Error::cloud(format!("{} uses it by now", users.join(", "))));
+            }
+            volumes::delete(libvirt, config, pool, leftover)
+        }
+        Target::Mark { of, .. } if volumes::exists(libvirt, of)? => {
+            Err(Error::cloud(format!("{of}, which it marks, is still there")))
+        }
+        Target::Mark { pool, .. } => volumes::delete(libvirt, config, pool, leftover),
+        Target::DhcpEntries { vm } if exists(vm)? => Err(exists_now(vm)),
+        Target::DhcpEntries { vm } => {
+            let vm = Cid::new(vm).map_err(Error::cpi)?;
+            network::unreserve_in(libvirt, &vm, |network| network == leftover.place).map(drop)
+        }
+        Target::Directory => directories::delete(leftover),
+    }
+}
+
+fn report(leftovers: &[Leftover], wanted: &Prune) -> String {
+    let mut text = String::new();
+    let mut table = Table::new(&[
+        ("KIND", Left),
+        ("NAME", Left),
+        ("SIZE", Right),
+        ("AGE", Right),
+        ("IN", Left),
+        ("STAYS", Left),
+    ]);
+    for leftover in leftovers {
+        table.row(vec![
+            leftover.kind.to_owned(),
+            leftover.name.clone(),
+            size(leftover.bytes),
+            age(leftover.written_at),
+            leftover.place.clone(),
+            leftover.spared.clone().unwrap_or_default(),
+        ]);
+    }
+    if !table.is_empty() {
+        text.push_str(&table.render(width()));
+        text.push('\n');
+    }
+    let going: Vec<&Leftover> = leftovers
+        .iter()
+        .filter(|leftover| leftover.spared.is_none())
+        .collect();
+    let bytes = size(going.iter().map(|leftover| leftover.bytes).sum());
+    text.push_str(&match (going.len(), wanted.yes) {
+        (0, _) => "Nothing to delete".to_owned(),
+        (number, true) => format!("Deleted {number} of {}, {bytes}", leftovers.len()),
+        (number, false) => format!("{number} of {} can go, {bytes}: cpi prune --yes", leftovers.len()),
+    });
+    text.push('\n');
+    text
+}
+
+/// The domains and volumes as `find` wants them.
+fn look(libvirt: &Connection) -> Result<Host> {
+    Host::look(libvirt)
+}

@@ -1,0 +1,63 @@
+//! Directories of private keys, which a CPI that is killed while it connects cannot remove. They are on the machine that
+//! the CPI ran on, not on the libvirt host.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::{Leftover, Target};
+use crate::libvirt::PRIVATE_DIRECTORY_PREFIX;
+use crate::measures::span;
+use crate::rpc::{Error, Result};
+
+/// Those in TMPDIR.
+pub fn find(older_than: Duration) -> Vec<Leftover> {
+    let directory = std::env::temp_dir();
+    let Ok(entries) = fs::read_dir(&directory) else {
+        return Vec::new();
+    };
+    let mut found: Vec<Leftover> = entries
+        .flatten()
+        .filter_map(|entry| leftover(&directory, &entry.file_name().into_string().ok()?, older_than))
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+fn leftover(directory: &Path, name: &str, older_than: Duration) -> Option<Leftover> {
+    if !name.starts_with(PRIVATE_DIRECTORY_PREFIX) {
+        return None;
+    }
+    // Not through a symbolic link, which anybody can make there.
+    let metadata = fs::symlink_metadata(directory.join(name)).ok()?;
+    if !metadata.is_dir() {
+        return None;
+    }
+    let written_at = metadata.modified().ok();
+    let age = written_at.and_then(|time| SystemTime::now().duration_since(time).ok());
+    let spared = match age {
+        _ if !is_our_users(&metadata) => Some(format!("it is user {}'s", metadata.uid())),
+        Some(age) if age >= older_than => None,
+        _ => Some(format!("younger than {}", span(older_than))),
+    };
+    Some(Leftover {
+        kind: "private keys",
+        name: name.to_owned(),
+        place: directory.display().to_string(),
+        bytes: 0,
+        written_at,
+        spared,
+        deleted: false,
+        target: Target::Directory,
+    })
+}
+
+fn is_our_users(metadata: &Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw()
+}
+
+pub fn delete(leftover: &Leftover) -> Result<()> {
+    let path = Path::new(&leftover.place).join(&leftover.name);
+    fs::remove_dir_all(&path).map_err(|e| Error::cpi(format!("removing {}: {e}", path.display())))
+}

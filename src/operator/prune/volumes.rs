@@ -1,0 +1,34 @@
+//! Deleting volumes that are left over.
+
+use super::Leftover;
+use crate::config::Config;
+use crate::libvirt::{Connection, PoolKind};
+use crate::rpc::{Error, Result};
+
+/// Deletes the volume, if it has not been written to since it was judged; one that is gone is fine.
+pub fn delete(libvirt: &Connection, config: &Config, pool: &str, leftover: &Leftover) -> Result<()> {
+    let Some(pool) = libvirt.find_pool(pool)? else {
+        return Ok(());
+    };
+    let Some(volume) = pool.volume(&leftover.name)? else {
+        return Ok(());
+    };
+    let details = volume.details()?;
+    if matches!((details.modified, leftover.written_at), (Some(now), Some(then)) if now > then) {
+        return Err(Error::cloud("it is being written to"));
+    }
+    if pool.kind()? == PoolKind::Blocks && config.settings.wipe_block_volumes {
+        volume.wipe()?;
+    }
+    volume.delete()
+}
+
+/// Whether a volume of this name is in any active pool.
+pub fn exists(libvirt: &Connection, name: &str) -> Result<bool> {
+    for pool in libvirt.active_pools()? {
+        if pool.volume(name)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,388 @@
+//! Stemcells, VMs, disks, snapshots and networks as `list` and `show` present them.
+
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::host::{FoundDomain, FoundVolume, Host};
+use super::volume_name::VolumeName;
+use crate::cid::Cid;
+use crate::disk::{Record, attached_disk_cids};
+use crate::libvirt::{Connection, Network, Pool, VolumeDetails};
+use crate::logging;
+use crate::network::Subnet;
+use crate::rpc::{ErrorType, Result};
+use crate::stemcell;
+use crate::xml::element::Element;
+use crate::xml::metadata::{VM_NAMESPACE, disk_namespace, of_domain};
+
+#[derive(Debug, Serialize)]
+pub struct Stemcell {
+    pub cid: String,
+    /// Name and version, as far as they are known.
+    pub name: String,
+    /// The operator's volume that a light stemcell stands for.
+    pub light: Option<stemcell::VolumeName>,
+    pub pool: String,
+    pub format: Option<&'static str>,
+    /// Bytes taken from the pool.
+    pub allocation: u64,
+    /// Virtual size, bytes.
+    pub capacity: u64,
+    /// VMs whose boot disks are overlays on it.
+    pub vms: Vec<String>,
+    /// Whether it is still being uploaded, or was when its call was killed.
+    pub partial: bool,
+    /// When its upload ended: it is written to once.
+    #[serde(serialize_with = "rfc_3339")]
+    pub created_at: Option<SystemTime>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Vm {
+    pub cid: String,
+    #[serde(flatten)]
+    pub owner: Owner,
+    pub state: &'static str,
+    /// Bytes of its own volumes: boot, ephemeral, settings.
+    pub allocation: u64,
+    pub capacity: u64,
+    /// The volume that its boot disk is an overlay on, where that is a stemcell's.
+    pub stemcell: Option<String>,
+    pub disks: Vec<String>,
+    /// When its settings were written.
+    #[serde(serialize_with = "rfc_3339")]
+    pub created_at: Option<SystemTime>,
+}
+
+/// A persistent disk or a snapshot.
+#[derive(Debug, Serialize)]
+pub struct Disk {
+    pub cid: String,
+    #[serde(flatten)]
+    pub owner: Owner,
+    pub pool: String,
+    pub format: Option<&'static str>,
+    pub allocation: u64,
+    pub capacity: u64,
+    pub attached_to: Vec<String>,
+    pub partial: bool,
+    #[serde(serialize_with = "rfc_3339")]
+    pub written_at: Option<SystemTime>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct NetworkUse {
+    pub name: String,
+    /// Whether `create_network` made it.
+    pub made_by_cpi: bool,
+    pub active: bool,
+    pub subnets: Vec<String>,
+    pub vms: Vec<String>,
+}
+
+/// Whose a thing is, by what the Director said of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Owner {
+    pub deployment: Option<String>,
+    pub instance: Option<String>,
+}
+
+impl Owner {
+    pub fn of(metadata: &Map<String, Value>) -> Self {
+        let text = |key: &str| match metadata.get(key)? {
+            Value::String(text) if !text.is_empty() => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let any = |keys: &[&str]| keys.iter().find_map(|key| text(key));
+        let named = any(&["name", "instance_name"]);
+        let numbered = || {
+            let id = any(&["id", "instance_id", "index", "instance_index"])?;
+            Some(format!("{}/{id}", any(&["job", "instance_group"])?))
+        };
+        Self {
+            deployment: text("deployment"),
+            instance: named.or_else(numbered),
+        }
+    }
+
+    /// `deployment instance`, as far as they are known.
+    pub fn name(&self) -> String {
+        [&self.deployment, &self.instance]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+fn rfc_3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    time.map(logging::timestamp).serialize(serializer)
+}
+
+fn format_of(found: &FoundVolume) -> Option<&'static str> {
+    found
+        .details
+        .state
+        .format
+        .map(crate::xml::volume::VolumeFormat::name)
+}
+
+/// Uploaded stemcells, and light ones, of which there is a record only.
+pub fn stemcells(libvirt: &Connection, host: &Host) -> Result<Vec<Stemcell>> {
+    let mut stemcells = Vec::new();
+    for found in &host.volumes {
+        let cid = match &found.name {
+            VolumeName::Stemcell(cid) => cid,
+            VolumeName::Record(of) if !host.has(&VolumeName::Stemcell(of.clone())) => of,
+            _ => continue,
+        };
+        let is_uploaded = matches!(found.name, VolumeName::Stemcell(_));
+        let record = stemcell_record(libvirt, found, cid)?;
+        if let Some(record) = record.filter(|record| is_uploaded || record.volume.is_some()) {
+            stemcells.push(stemcell(libvirt, host, found, cid, record)?);
+        }
+    }
+    Ok(stemcells)
+}
+
+/// None for what is no stemcell, or has gone meanwhile.
+fn stemcell_record(libvirt: &Connection, found: &FoundVolume, cid: &str) -> Result<Option<stemcell::Record>> {
+    let cid = Cid::new(cid).ok().filter(|cid| cid.stemcell_volume().is_some());
+    let (Some(cid), Some(pool)) = (cid, libvirt.find_pool(&found.volume.pool)?) else {
+        return Ok(None);
+    };
+    match stemcell::Record::read(libvirt, &pool, &cid) {
+        Err(e) if e.error_type == ErrorType::DiskNotFound => Ok(None),
+        record => record.map(Some),
+    }
+}
+
+fn stemcell(
+    libvirt: &Connection,
+    host: &Host,
+    found: &FoundVolume,
+    cid: &str,
+    record: stemcell::Record,
+) -> Result<Stemcell> {
+    let text = |key: &str| record.properties.get(key).and_then(Value::as_str);
+    let name = [text("name"), text("version")]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>();
+    let details = match &record.volume {
+        // Its own volume may be gone; then the stemcell is of no use, but there.
+        Some(volume) => operators_volume(libvirt, volume)?,
+        None => Some(found.details.clone()),
+    };
+    let vm = |overlay: &FoundVolume| match &overlay.name {
+        VolumeName::OfVm(vm, _) => Some(vm.clone()),
+        _ => None,
+    };
+    let path = details
+        .as_ref()
+        .map(|details| details.path.clone())
+        .unwrap_or_default();
+    let state = details.map(|details| details.state);
+    Ok(Stemcell {
+        cid: cid.to_owned(),
+        name: name.join(" "),
+        light: record.volume,
+        pool: found.volume.pool.clone(),
+        format: state.as_ref().and_then(|state| Some(state.format?.name())),
+        allocation: state.as_ref().map_or(0, |state| state.allocation),
+        capacity: state.as_ref().map_or(0, |state| state.capacity),
+        vms: host.overlays_on(&path).filter_map(vm).collect(),
+        partial: host.has(&VolumeName::Partial(cid.to_owned())),
+        created_at: found.details.modified,
+    })
+}
+
+fn operators_volume(libvirt: &Connection, name: &stemcell::VolumeName) -> Result<Option<VolumeDetails>> {
+    let Some(pool) = libvirt.find_pool(&name.pool)? else {
+        return Ok(None);
+    };
+    let volume = pool.unless_stopped(pool.volume(&name.volume))?.flatten();
+    Ok(volume.and_then(|volume| volume.details().ok()))
+}
+
+pub fn vms(host: &Host) -> Vec<Vm> {
+    let ours = host.domains.iter().filter(|domain| domain.is_ours());
+    ours.map(|domain| vm(host, domain)).collect()
+}
+
+pub fn vm(host: &Host, domain: &FoundDomain) -> Vm {
+    let volumes: Vec<&FoundVolume> = host.volumes_of_vm(&domain.name).collect();
+    let sum = |bytes: fn(&FoundVolume) -> u64| volumes.iter().map(|found| bytes(found)).sum();
+    let backing = volumes
+        .iter()
+        .find_map(|found| found.details.state.backing_path.as_ref());
+    let stemcell = backing.and_then(|path| host.volumes.iter().find(|found| found.details.path == *path));
+    Vm {
+        cid: domain.name.clone(),
+        owner: Owner::of(&of_domain(&domain.xml, VM_NAMESPACE)),
+        state: domain.state,
+        allocation: sum(|found| found.details.state.allocation),
+        capacity: sum(|found| found.details.state.capacity),
+        stemcell: stemcell.map(|found| found.volume.name.clone()),
+        disks: attached_disk_cids(&domain.xml),
+        created_at: volumes.iter().filter_map(|found| found.details.modified).min(),
+    }
+}
+
+/// Persistent disks, or snapshots.
+pub fn disks(
+    libvirt: &Connection,
+    records: Option<&Pool>,
+    host: &Host,
+    snapshots: bool,
+) -> Result<Vec<Disk>> {
+    let mut disks = Vec::new();
+    for found in &host.volumes {
+        let wanted = match &found.name {
+            VolumeName::Disk(_) => !snapshots,
+            VolumeName::Snapshot(_) => snapshots,
+            _ => false,
+        };
+        if wanted {
+            disks.push(disk(libvirt, records, host, found)?);
+        }
+    }
+    Ok(disks)
+}
+
+fn disk(libvirt: &Connection, records: Option<&Pool>, host: &Host, found: &FoundVolume) -> Result<Disk> {
+    let cid = found.volume.name.clone();
+    let attached_to: Vec<String> = host.users(&cid).map(str::to_owned).collect();
+    Ok(Disk {
+        owner: Owner::of(&disk_metadata(libvirt, records, host, &cid)?),
+        pool: found.volume.pool.clone(),
+        format: format_of(found),
+        allocation: found.details.state.allocation,
+        capacity: found.details.state.capacity,
+        attached_to,
+        partial: host.has(&VolumeName::Partial(cid.clone())),
+        written_at: found.details.modified,
+        cid,
+    })
+}
+
+/// What the Director said of a disk. A VM that has it shows it, which is quicker to read than the disk's record.
+fn disk_metadata(
+    libvirt: &Connection,
+    records: Option<&Pool>,
+    host: &Host,
+    cid: &str,
+) -> Result<Map<String, Value>> {
+    let namespace = disk_namespace(cid);
+    let shown = host.domains.iter().filter(|domain| domain.volumes.contains(cid));
+    if let Some(metadata) = shown
+        .map(|domain| of_domain(&domain.xml, &namespace))
+        .find(|metadata| !metadata.is_empty())
+    {
+        return Ok(metadata);
+    }
+    match (records, Cid::new(cid)) {
+        (Some(pool), Ok(cid)) if host.has(&VolumeName::Record(cid.to_string())) => {
+            match Record::read(libvirt, pool, &cid) {
+                // Disks come and go while we look.
+                Err(e) if e.error_type == ErrorType::DiskNotFound => Ok(Map::new()),
+                record => Ok(record?.metadata),
+            }
+        }
+        _ => Ok(Map::new()),
+    }
+}
+
+/// The networks that `create_network` made, and those that VMs of ours have NICs in.
+pub fn networks(libvirt: &Connection, host: &Host) -> Result<Vec<NetworkUse>> {
+    let mut networks = Vec::new();
+    for network in libvirt.all_networks()? {
+        let vms = users(host, &network.name);
+        let made_by_cpi = Cid::new(&network.name).is_ok_and(|cid| cid.names_network());
+        if !made_by_cpi && vms.is_empty() {
+            continue;
+        }
+        match network_use(&network, made_by_cpi, vms) {
+            Ok(found) => networks.push(found),
+            Err(e) if e.error_type == ErrorType::NetworkNotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    networks.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(networks)
+}
+
+pub fn network_use(network: &Network, made_by_cpi: bool, vms: Vec<String>) -> Result<NetworkUse> {
+    let xml = network.xml()?;
+    Ok(NetworkUse {
+        name: network.name.clone(),
+        made_by_cpi,
+        active: network.is_active()?,
+        subnets: xml
+            .children_named("ip")
+            .filter_map(Subnet::of_ip_element)
+            .map(|subnet| subnet.to_string())
+            .collect(),
+        vms,
+    })
+}
+
+/// Our VMs with a NIC in this libvirt network.
+pub fn users(host: &Host, network: &str) -> Vec<String> {
+    let in_it = |domain: &&FoundDomain| interfaces(&domain.xml).any(|nic| network_of(nic) == Some(network));
+    let ours = host
+        .domains
+        .iter()
+        .filter(|domain| domain.is_ours())
+        .filter(in_it);
+    ours.map(|domain| domain.name.clone()).collect()
+}
+
+pub fn interfaces(domain: &Element) -> impl Iterator<Item = &Element> {
+    let devices = domain.child("devices").into_iter();
+    devices.flat_map(|devices| devices.children_named("interface"))
+}
+
+/// The libvirt network, bridge or device that a NIC is on.
+pub fn network_of(interface: &Element) -> Option<&str> {
+    let source = interface.child("source")?;
+    ["network", "bridge", "dev"]
+        .iter()
+        .find_map(|key| source.attribute(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn owners_are_read_from_what_directors_say() {
+        for (metadata, expected) in [
+            (
+                json!({"deployment": "cf", "name": "router/7f", "job": "router", "index": 0}),
+                "cf router/7f",
+            ),
+            (
+                json!({"deployment": "cf", "job": "router", "index": 0}),
+                "cf router/0",
+            ),
+            (
+                json!({"deployment": "cf", "instance_group": "db", "instance_id": "7f"}),
+                "cf db/7f",
+            ),
+            (json!({"deployment": "cf"}), "cf"),
+            (json!({"name": ["x"], "deployment": ""}), ""),
+        ] {
+            assert_eq!(
+                Owner::of(metadata.as_object().unwrap()).name(),
+                expected,
+                "{metadata}"
+            );
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Light stemcells: their cloud properties name a volume that is there already, `{"volume": ..., "pool": ...}`.
+
+use super::StemcellProperties;
+use super::find::operators_volume;
+use super::record::VolumeName;
+use crate::cid::{Cid, names_disk};
+use crate::libvirt::Connection;
+use crate::rpc::{Error, Result};
+
+/// The volume that these cloud properties name, none where they name none; `pool` is the one where they name no other.
+///
+/// # Errors
+/// `CloudError` for a volume that is part of a VM or a persistent disk: whoever made the stemcell would read it.
+pub fn named_volume(properties: &StemcellProperties, pool: &str) -> Result<Option<VolumeName>> {
+    let Some(volume) = properties.volume.clone() else {
+        return match properties.pool {
+            Some(_) => Err(Error::cloud(
+                "stemcell cloud property pool needs the property volume",
+            )),
+            None => Ok(None),
+        };
+    };
+    if names_disk(&volume) || is_part_of_vm(&volume) {
+        return Err(Error::cloud(format!(
+            "stemcell cloud property volume names {volume}, which belongs to a VM or is a persistent disk"
+        )));
+    }
+    let pool = properties.pool.clone().unwrap_or_else(|| pool.to_owned());
+    Ok(Some(VolumeName { pool, volume }))
+}
+
+/// Whether the volume is there and can be a VM's boot disk.
+///
+/// # Errors
+/// `CloudError`.
+pub fn check_volume(libvirt: &Connection, name: &VolumeName, properties: &StemcellProperties) -> Result<()> {
+    let state = operators_volume(libvirt, name)?.state()?;
+    let what = || format!("volume {} in pool {}", name.volume, name.pool);
+    if state.format.is_none() {
+        return Err(Error::cloud(format!("{} is neither raw nor qcow2", what())));
+    }
+    properties
+        .check_size(state.capacity)
+        .map_err(|e| e.during(what()))
+}
+
+/// The names that create_vm gives, and the seed's.
+fn is_part_of_vm(volume: &str) -> bool {
+    let names_vm = |vm: &str| Cid::new(vm).is_ok_and(|cid| cid.names_vm());
+    let ours = volume.rsplit_once('-').is_some_and(|(vm, _)| names_vm(vm));
+    let seeds = ["bdisk-", "edisk-", "cdisk-"].iter().any(|prefix| {
+        volume
+            .strip_prefix(prefix)
+            .is_some_and(|uuid| names_vm(&format!("vm-{uuid}")))
+    });
+    ours || seeds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_volumes_of_the_operators_own_are_taken() {
+        let uuid = "5f0bd1b5-5b3a-4b0e-9f0e-0123456789ab";
+        for (volume, pool, expected) in [
+            (None, None, Ok(None)),
+            (None, Some("p"), Err("needs the property volume")),
+            (Some("jammy.qcow2"), None, Ok(Some("default"))),
+            (Some("jammy.qcow2"), Some("p"), Ok(Some("p"))),
+            (Some("disk0123456789abcdef"), None, Err("persistent disk")),
+            (Some(&*format!("pdisk-{uuid}")), None, Err("persistent disk")),
+            (Some(&format!("vm-{uuid}-boot")), None, Err("belongs to a VM")),
+            (Some(&format!("bdisk-{uuid}")), None, Err("belongs to a VM")),
+        ] {
+            let properties = StemcellProperties {
+                volume: volume.map(str::to_owned),
+                pool: pool.map(str::to_owned),
+                ..Default::default()
+            };
+            match (named_volume(&properties, "default"), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found.map(|found| found.pool).as_deref(), expected),
+                (Err(error), Err(says)) => assert!(error.message.contains(says), "{error}"),
+                (found, expected) => panic!("{volume:?}: {found:?}, not {expected:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! A socket between the CPI and libvirtd that lets one of their calls go wrong. It knows libvirt's framing: a length, a
+//! header, a payload. The CPI knows nothing of it.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+const LIBVIRTD: &str = "/run/libvirt/libvirt-sock";
+
+const CALL: u32 = 0;
+const REPLY: u32 = 1;
+const STREAM: u32 = 3;
+const OK: u32 = 0;
+const ERROR: u32 = 1;
+const CONTINUE: u32 = 2;
+/// The program whose messages only keep the connection alive.
+const KEEPALIVE: u32 = 0x6b65_6570;
+
+/// What goes wrong at a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Libvirt does nothing and answers with an error.
+    Refused,
+    /// Libvirt does it, and the connection is lost before it can say so.
+    Lost,
+    /// The CPI is killed before libvirt hears of the call.
+    KilledBefore,
+    /// Libvirt does it, and the CPI is killed before it knows.
+    KilledAfter,
+}
+
+impl Fault {
+    pub const ALL: [Self; 4] = [Self::Refused, Self::Lost, Self::KilledBefore, Self::KilledAfter];
+
+    pub fn kills(self) -> bool {
+        matches!(self, Self::KilledBefore | Self::KilledAfter)
+    }
+}
+
+#[derive(Default)]
+struct Plan {
+    calls: usize,
+    /// The number of a call, from 1.
+    fault: Option<(usize, Fault)>,
+    happened: bool,
+    pid: Option<u32>,
+}
+
+#[derive(Default)]
+struct Shared {
+    plan: Mutex<Plan>,
+    changed: Condvar,
+}
+
+pub struct RpcProxy {
+    pub socket: PathBuf,
+    shared: Arc<Shared>,
+}
+
+impl RpcProxy {
+    /// Listens at `socket`.
+    pub fn new(socket: &Path) -> Self {
+        let listener = UnixListener::bind(socket).unwrap();
+        let shared = Arc::new(Shared::default());
+        let accepting = Arc::clone(&shared);
+        // Ends with the process.
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let Ok(client) = client else { return };
+                let server = UnixStream::connect(LIBVIRTD).expect("libvirtd");
+                Connection::start(client, server, &accepting);
+            }
+        });
+        Self {
+            socket: socket.to_owned(),
+            shared,
+        }
+    }
+
+    /// Counts anew, and lets this fault happen once.
+    pub fn plan(&self, fault: Option<(usize, Fault)>) {
+        *self.shared.plan.lock().unwrap() = Plan {
+            fault,
+            ..Plan::default()
+        };
+    }
+
+    /// Whom to kill.
+    pub fn set_pid(&self, pid: u32) {
+        self.shared.plan.lock().unwrap().pid = Some(pid);
+        self.shared.changed.notify_all();
+    }
+
+    /// How many calls there were since `plan`, and whether the fault has happened.
+    pub fn seen(&self) -> (usize, bool) {
+        let plan = self.shared.plan.lock().unwrap();
+        (plan.calls, plan.happened)
+    }
+}
+
+impl Shared {
+    fn kill(&self) {
+        let mut plan = self.plan.lock().unwrap();
+        while plan.pid.is_none() {
+            plan = self.changed.wait(plan).unwrap();
+        }
+        crate::sandbox::run("kill", &["-KILL", &plan.pid.unwrap().to_string()]).unwrap();
+    }
+
+    /// The fault that is due at the next call, if it is this one's turn.
+    fn next_call(&self) -> Option<Fault> {
+        let mut plan = self.plan.lock().unwrap();
+        plan.calls += 1;
+        match plan.fault {
+            Some((number, fault)) if number == plan.calls => {
+                plan.happened = true;
+                Some(fault)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One message, without its length.
+struct Message(Vec<u8>);
+
+impl Message {
+    fn read(from: &mut UnixStream) -> Option<Self> {
+        let mut length = [0; 4];
+        from.read_exact(&mut length).ok()?;
+        let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
+        from.read_exact(&mut rest).ok()?;
+        Some(Self(rest))
+    }
+
+    fn write(&self, to: &mut UnixStream) -> Option<()> {
+        let length = u32::try_from(self.0.len() + 4).unwrap();
+        to.write_all(&length.to_be_bytes()).ok()?;
+        to.write_all(&self.0).ok()
+    }
+
+    fn word(&self, index: usize) -> u32 {
+        u32::from_be_bytes(self.0[4 * index..4 * index + 4].try_into().unwrap())
+    }
+
+    fn program(&self) -> u32 {
+        self.word(0)
+    }
+
+    fn kind(&self) -> u32 {
+        self.word(3)
+    }
+
+    fn serial(&self) -> u32 {
+        self.word(4)
+    }
+
+    fn status(&self) -> u32 {
+        self.word(5)
+    }
+
+    /// The answer that libvirtd gives when a call fails.
+    fn refusal(&self) -> Self {
+        let kind = if self.kind() == CALL { REPLY } else { STREAM };
+        let mut reply = self.0[..12].to_vec();
+        let mut word = |value: u32| reply.extend(value.to_be_bytes());
+        word(kind);
+        word(self.serial());
+        word(ERROR);
+        // VIR_ERR_INTERNAL_ERROR, from nowhere in particular.
+        word(1);
+        word(0);
+        let text = b"injected fault..";
+        word(1);
+        word(u32::try_from(text.len()).unwrap());
+        reply.extend(text);
+        let mut word = |value: u32| reply.extend(value.to_be_bytes());
+        // VIR_ERR_ERROR; no domain, no strings, two numbers, no network.
+        for value in [2, 0, 0, 0, 0, 0, 0, 0] {
+            word(value);
+        }
+        Self(reply)
+    }
+}
+
+struct Connection {
+    client: UnixStream,
+    server: UnixStream,
+    shared: Arc<Shared>,
+    /// The call whose answer does not arrive.
+    awaited: Mutex<Option<(u32, Fault)>>,
+}
+
+impl Connection {
+    fn start(client: UnixStream, server: UnixStream, shared: &Arc<Shared>) {
+        let connection = Arc::new(Self {
+            client,
+            server,
+            shared: Arc::clone(shared),
+            awaited: Mutex::new(None),
+        });
+        let upwards = Arc::clone(&connection);
+        thread::spawn(move || {
+            upwards.pass_calls();
+            upwards.close();
+        });
+        thread::spawn(move || {
+            connection.pass_answers();
+            connection.close();
+        });
+    }
+
+    fn close(&self) {
+        for socket in [&self.client, &self.server] {
+            // The other side may have been first.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn pass_calls(&self) -> Option<()> {
+        let (mut client, mut server) = (self.client.try_clone().ok()?, self.server.try_clone().ok()?);
+        let mut streams = Vec::new();
+        loop {
+            let message = Message::read(&mut client)?;
+            match self.fault_at(&message, &mut streams) {
+                None => {}
+                Some(Fault::Refused) => {
+                    message.refusal().write(&mut client)?;
+                    continue;
+                }
+                Some(Fault::KilledBefore) => {
+                    self.shared.kill();
+                    return None;
+                }
+                Some(fault) => *self.awaited.lock().unwrap() = Some((message.serial(), fault)),
+            }
+            message.write(&mut server)?;
+        }
+    }
+
+    /// Calls count, of a stream's messages the first and the last.
+    fn fault_at(&self, message: &Message, streams: &mut Vec<u32>) -> Option<Fault> {
+        if message.program() == KEEPALIVE {
+            return None;
+        }
+        let counts = match (message.kind(), message.status()) {
+            (CALL, _) | (STREAM, OK) => true,
+            (STREAM, CONTINUE) => !streams.contains(&message.serial()),
+            _ => false,
+        };
+        if !counts {
+            return None;
+        }
+        if message.kind() == STREAM {
+            streams.push(message.serial());
+        }
+        let fault = self.shared.next_call()?;
+        // The messages in the middle of a stream have no answer that could be lost.
+        match (message.kind(), message.status(), fault) {
+            (STREAM, CONTINUE, Fault::Lost) => Some(Fault::Refused),
+            (STREAM, CONTINUE, Fault::KilledAfter) => Some(Fault::KilledBefore),
+            _ => Some(fault),
+        }
+    }
+
+    fn pass_answers(&self) -> Option<()> {
+        let (mut client, mut server) = (self.client.try_clone().ok()?, self.server.try_clone().ok()?);
+        loop {
+            let message = Message::read(&mut server)?;
+            let awaited = *self.awaited.lock().unwrap();
+            match awaited {
+                Some((serial, fault))
+                    if serial == message.serial() && [REPLY, STREAM].contains(&message.kind()) =>
+                {
+                    if fault.kills() {
+                        self.shared.kill();
+                    }
+                    return None;
+                }
+                _ => message.write(&mut client)?,
+            }
+        }
+    }
+}
