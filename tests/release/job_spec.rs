@@ -1,0 +1,59 @@
+//! The job's properties are the CPI's configuration keys: same names, same defaults, same words.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use libvirt_bosh_cpi::config::schema::KEYS;
+use serde_json::Value;
+
+/// What has no default in the job: there is nothing that would work.
+const REQUIRED: &[&str] = &["agent.mbus"];
+
+fn wanted_properties() -> String {
+    let mut text = String::new();
+    for key in KEYS {
+        let description = Value::from(key.description);
+        writeln!(
+            text,
+            "  libvirt_cpi.{}:\n    description: {description}",
+            key.path
+        )
+        .unwrap();
+        if !REQUIRED.contains(&key.path) {
+            writeln!(text, "    default: {}", key.default).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn properties_are_the_keys_of_cpi_json() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/libvirt_cpi/spec");
+    let spec = std::fs::read_to_string(&path).unwrap();
+    let (head, properties) = spec
+        .split_once("\nproperties:\n")
+        .expect("the spec has properties");
+    let wanted = wanted_properties();
+    if properties == wanted {
+        return;
+    }
+    if std::env::var_os("CPI_TEST_WRITE").is_some() {
+        std::fs::write(&path, format!("{head}\nproperties:\n{wanted}")).unwrap();
+        return;
+    }
+    let missing: Vec<&str> = wanted.lines().filter(|line| !properties.contains(line)).collect();
+    let surplus: Vec<&str> = properties.lines().filter(|line| !wanted.contains(line)).collect();
+    panic!(
+        "jobs/libvirt_cpi/spec differs from src/config/schema.rs; `CPI_TEST_WRITE=1 cargo test --test release job_spec` \
+         writes what is wanted.\nTo add:\n{}\nTo remove:\n{}\nAll properties as wanted:\n{wanted}",
+        missing.join("\n"),
+        surplus.join("\n"),
+    );
+}
+
+#[test]
+fn what_the_job_requires_is_a_key() {
+    for path in REQUIRED {
+        assert!(KEYS.iter().any(|key| key.path == *path), "{path}");
+    }
+}
