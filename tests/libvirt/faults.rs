@@ -82,12 +82,13 @@ impl Bench {
     /// What an operator does about what a killed call has left, an hour later.
     fn prune(&self) {
         self.proxy.plan(None);
+        self.sandbox.refresh_pool();
         let pool = self.sandbox.directory().join("pool");
         for entry in std::fs::read_dir(&pool).unwrap() {
             let path = entry.unwrap().path();
             run("touch", &["-d", "2 hours ago", path.to_str().unwrap()]).unwrap();
         }
-        virsh(&["pool-refresh", &self.sandbox.name]);
+        self.sandbox.refresh_pool();
         let output = Command::new(env!("CARGO_BIN_EXE_cpi"))
             .arg("--config")
             .arg(self.sandbox.config_path())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::networks_host::OwnNetwork;
-use crate::sandbox::{Sandbox, run, stemcell_image, virsh, wait_for};
+use crate::sandbox::{Sandbox, run, stemcell_image, try_virsh, virsh, wait_for};
 
 const UUID: &str = "00000000-0000-4000-8000-00000000abcd";
 
@@ -32,6 +32,20 @@ fn killed_when(sandbox: &Sandbox, mut call: Child, is_there: impl Fn(&str) -> bo
     }
     call.kill().unwrap();
     call.wait().unwrap();
+}
+
+/// Libvirt ends what killed calls asked it for. It refuses to refresh a pool in which it copies; what else it does shows
+/// in files and domains that change.
+fn wait_until_settled(sandbox: &Sandbox) {
+    let mut last = (sandbox.state(), Instant::now());
+    wait_for("libvirt to be done", Duration::from_secs(120), || {
+        let refreshed = try_virsh(&["pool-refresh", &sandbox.name]).is_ok();
+        let now = sandbox.state();
+        if !refreshed || now != last.0 {
+            last = (now, Instant::now());
+        }
+        last.1.elapsed() > Duration::from_secs(1)
+    });
 }
 
 /// Makes everything that is in the pool now two hours older.
@@ -175,16 +189,10 @@ fn what_killed_calls_left_goes_when_it_is_old_enough() {
     killed_when(&sandbox, sandbox.start("create_vm", arguments), |name| {
         name.ends_with("-boot")
     });
-    // Libvirt ends the copies that it was asked for.
-    let busy = || virsh(&["pool-refresh", &sandbox.name]);
-    wait_for(
-        "libvirt to be done with the copy",
-        Duration::from_secs(60),
-        || std::panic::catch_unwind(busy).is_ok(),
-    );
-    // A call may have come as far as its domain before it was killed.
+    wait_until_settled(&sandbox);
+    // A call may have come as far as its domain before it was killed, running or not.
     for vm in sandbox.domains() {
-        virsh(&["destroy", &vm]);
+        let _ = try_virsh(&["destroy", &vm]);
         virsh(&["undefine", &vm]);
     }
     make(&sandbox, "disk00000000000000yy.record");

@@ -231,6 +231,15 @@ impl Sandbox {
         String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
     }
 
+    /// Has libvirt look at the pool again, as soon as nothing is copied there for a call that was killed.
+    pub fn refresh_pool(&self) {
+        wait_for(
+            "libvirt to be done with the pool",
+            Duration::from_secs(120),
+            || try_virsh(&["pool-refresh", &self.name]).is_ok(),
+        );
+    }
+
     /// Everything that a call could have changed: volumes, domains and the network's XML.
     pub fn state(&self) -> (Vec<String>, Vec<String>, String) {
         (
