@@ -15,7 +15,7 @@ use crate::rpc_proxy::{Fault, RpcProxy};
 use crate::sandbox::{Answer, call_cpi, run, wait_for};
 
 /// Points per method that `make test` takes.
-const SAMPLE: usize = 2;
+const SAMPLE: usize = 1;
 
 /// What a call may take whose libvirtd does not come back: keepalive, one new connection, and what is slow here.
 const BOUND: Duration = Duration::from_secs(20);

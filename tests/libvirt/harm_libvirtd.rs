@@ -156,6 +156,7 @@ fn disks() {
             let disks = bench.volumes("disk");
             assert_eq!(disks.len(), 1);
             bench.call("delete_disk", json!([disks[0]]));
+            bench.prune();
         },
         after_error: Some(|_, _| {}),
     });
@@ -179,7 +180,11 @@ fn disks() {
     bench.run(&Scenario {
         method: "delete_disk",
         prepare: |bench| json!([disk_with_content(bench)]),
-        finish: |bench, arguments, _| bench.again("delete_disk", arguments, "DiskNotFound"),
+        finish: |bench, arguments, _| {
+            bench.again("delete_disk", arguments, "DiskNotFound");
+            // Its record.
+            bench.prune();
+        },
         after_error: Some(|_, _| {}),
     });
 }
