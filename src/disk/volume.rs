@@ -129,6 +129,8 @@ pub fn delete(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume)
             users.join(", ")
         )));
     }
+    // Found before anything is deleted: from then on there is little left that could fail.
+    let records = libvirt.pool(config.settings.stemcell_pool())?;
     match libvirt.pool(&volume.pool)?.kind()? {
         PoolKind::Blocks => {
             if config.settings.wipe_block_volumes {
@@ -141,7 +143,6 @@ pub fn delete(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume)
             .map_err(|e| e.during(format!("deleting disk {cid}")))?,
         PoolKind::Files | PoolKind::Other => volume.delete()?,
     }
-    let records = libvirt.pool(config.settings.stemcell_pool())?;
     Record::delete(&records, cid)?;
     if cid.names_snapshot() {
         partial::end(&records, cid.as_str())?;

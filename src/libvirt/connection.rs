@@ -1,5 +1,8 @@
 //! The connection to one libvirtd.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use virt::connect::Connect;
 use virt::domain::Domain as VirtDomain;
 use virt::error::ErrorNumber;
@@ -17,6 +20,9 @@ use crate::logging;
 use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::element::Element;
 use crate::xml::masked;
+
+/// How long a libvirtd that refuses is left alone.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// An open connection.
 pub struct Connection {
@@ -54,6 +60,27 @@ impl Connection {
             error.during(format!("connecting to libvirt at {uri}"))
         })?;
         Ok(Self { connect, uri })
+    }
+
+    /// Connects again after a connection was lost. A libvirtd that is being restarted refuses to be connected to for a
+    /// moment, so it is tried again and again, within `libvirt.connect_timeout` in all.
+    ///
+    /// # Errors
+    /// The last attempt's, as for `open`.
+    pub fn open_again(config: &config::Libvirt) -> Result<Self> {
+        let mut config = config.clone();
+        let deadline = Instant::now() + Duration::from_secs(config.connect_timeout);
+        loop {
+            match Self::open(&config) {
+                Err(error) if error.ok_to_retry && Instant::now() + TRY_AGAIN_AFTER < deadline => {
+                    log::debug!("connecting again: {error}");
+                    sleep(TRY_AGAIN_AFTER);
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    config.connect_timeout = left.as_secs().max(1);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Whether the host is still there, as far as is known without asking it.

@@ -66,8 +66,8 @@ impl Cpi {
         Ok(self.connection.get_or_init(|| connection))
     }
 
-    /// The connection to undo things by: a second one where the first was lost, tried for once, so that a host
-    /// that stays away costs one `libvirt.connect_timeout` and not one for each step.
+    /// The connection to undo things by: a second one where the first was lost, tried for within one
+    /// `libvirt.connect_timeout`, so that a host that stays away does not cost one for each step.
     ///
     /// # Errors
     /// As for `libvirt`.
@@ -78,7 +78,7 @@ impl Cpi {
         }
         let second = self.second_connection.get_or_init(|| {
             let _step = logging::step("connecting to libvirt again, to roll back");
-            Connection::open(&self.config.libvirt)
+            Connection::open_again(&self.config.libvirt)
         });
         second.as_ref().map_err(Clone::clone)
     }

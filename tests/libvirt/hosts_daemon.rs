@@ -26,8 +26,12 @@ mount --bind "$directory/run" /run
 mkdir -p /run/libvirt /run/lock /run/sshd
 . "$directory/extra.sh"
 virtlogd -d
-libvirtd --listen &
-wait
+# However it ends, it is started again at once, unless a test wants it down.
+while :; do
+  libvirtd --listen || true
+  sleep 0.1
+  while [ -e "$directory/down" ]; do sleep 0.05; done
+done
 "#;
 
 pub struct Host {
@@ -144,10 +148,15 @@ impl Host {
         }
     }
 
-    fn wait_until_up(&self) {
+    pub fn wait_until_up(&self) {
         wait_for("the host's libvirtd", Duration::from_secs(60), || {
             self.inside(&["virsh", "-q", "version"]).is_ok()
         });
+    }
+
+    /// Where libvirtd listens, as the machine sees it.
+    pub fn socket(&self) -> PathBuf {
+        self.directory().join("run/libvirt/libvirt-sock")
     }
 
     /// The pool and the network that a CPI without further configuration uses.
@@ -209,15 +218,17 @@ impl Host {
         (files, self.virsh(&["list", "--all", "--name"]))
     }
 
+    /// Its libvirtd, to be hurt.
+    pub fn libvirtd(&self) -> Libvirtd {
+        Libvirtd {
+            supervisor: self.first_process().unwrap(),
+            down: self.directory().join("down"),
+        }
+    }
+
     /// Sends libvirtd, and nothing else there, a signal: `STOP`, `CONT`, `KILL`.
     pub fn signal(&self, signal: &str) {
-        let libvirtd = children(self.first_process().unwrap())
-            .into_iter()
-            .find(|pid| {
-                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "libvirtd")
-            })
-            .expect("a libvirtd");
-        run("kill", &[&format!("-{signal}"), &libvirtd.to_string()]).unwrap();
+        self.libvirtd().signal(signal);
     }
 
     fn first_process(&self) -> Option<u32> {
@@ -261,6 +272,45 @@ impl Drop for Host {
             let _ = run("kill", &["-KILL", &pid.to_string()]);
         }
         let _ = self.process.wait();
+    }
+}
+
+/// A host's libvirtd, whichever process that is at a time.
+#[derive(Clone)]
+pub struct Libvirtd {
+    supervisor: u32,
+    down: PathBuf,
+}
+
+impl Libvirtd {
+    fn pid(&self) -> Option<u32> {
+        children(self.supervisor).into_iter().find(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "libvirtd")
+        })
+    }
+
+    /// Sends it a signal: `STOP`, `CONT`, `TERM`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().expect("a libvirtd").to_string();
+        run("kill", &[&format!("-{signal}"), &pid]).unwrap();
+    }
+
+    /// Kills it. It is started again unless it is to stay down.
+    pub fn kill(&self, stay_down: bool) {
+        if stay_down {
+            fs::write(&self.down, "").unwrap();
+        }
+        let killed = self.pid().expect("a libvirtd");
+        self.signal("KILL");
+        wait_for("libvirtd to be gone", Duration::from_secs(10), || {
+            self.pid() != Some(killed)
+        });
+    }
+
+    /// Lets it be started again.
+    pub fn let_start(&self) {
+        // It may never have been down.
+        let _ = fs::remove_file(&self.down);
     }
 }
 

@@ -1,5 +1,5 @@
-//! A socket between the CPI and libvirtd that lets one of their calls go wrong. It knows libvirt's framing: a length, a
-//! header, a payload. The CPI knows nothing of it.
+//! A socket between the CPI and libvirtd that lets one of their calls go wrong, or something happen around it. It knows
+//! libvirt's framing: a length, a header, a payload. The CPI knows nothing of it.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -30,9 +30,14 @@ pub enum Fault {
     KilledBefore,
     /// Libvirt does it, and the CPI is killed before it knows.
     KilledAfter,
+    /// What the test has planned happens before libvirt hears of the call.
+    Before,
+    /// What the test has planned happens once libvirt has the call.
+    Meanwhile,
 }
 
 impl Fault {
+    /// Those that need nothing further.
     pub const ALL: [Self; 4] = [Self::Refused, Self::Lost, Self::KilledBefore, Self::KilledAfter];
 
     pub fn kills(self) -> bool {
@@ -47,7 +52,10 @@ struct Plan {
     fault: Option<(usize, Fault)>,
     happened: bool,
     pid: Option<u32>,
+    event: Option<Event>,
 }
+
+type Event = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Shared {
@@ -61,17 +69,25 @@ pub struct RpcProxy {
 }
 
 impl RpcProxy {
-    /// Listens at `socket`.
+    /// Listens at `socket`, for the machine's own libvirtd.
     pub fn new(socket: &Path) -> Self {
+        Self::to(Path::new(LIBVIRTD), socket)
+    }
+
+    /// Listens at `socket`, for the libvirtd that listens at `libvirtd`.
+    pub fn to(libvirtd: &Path, socket: &Path) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let shared = Arc::new(Shared::default());
         let accepting = Arc::clone(&shared);
+        let libvirtd = libvirtd.to_owned();
         // Ends with the process.
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
-                let server = UnixStream::connect(LIBVIRTD).expect("libvirtd");
-                Connection::start(client, server, &accepting);
+                // One that is down hangs up on the client.
+                if let Ok(server) = UnixStream::connect(&libvirtd) {
+                    Connection::start(client, server, &accepting);
+                }
             }
         });
         Self {
@@ -84,6 +100,15 @@ impl RpcProxy {
     pub fn plan(&self, fault: Option<(usize, Fault)>) {
         *self.shared.plan.lock().unwrap() = Plan {
             fault,
+            ..Plan::default()
+        };
+    }
+
+    /// Counts anew, and lets this happen once, at the call of this number.
+    pub fn plan_event(&self, number: usize, when: Fault, event: impl FnOnce() + Send + 'static) {
+        *self.shared.plan.lock().unwrap() = Plan {
+            fault: Some((number, when)),
+            event: Some(Box::new(event)),
             ..Plan::default()
         };
     }
@@ -108,6 +133,11 @@ impl Shared {
             plan = self.changed.wait(plan).unwrap();
         }
         crate::sandbox::run("kill", &["-KILL", &plan.pid.unwrap().to_string()]).unwrap();
+    }
+
+    fn let_it_happen(&self) {
+        let event = self.plan.lock().unwrap().event.take();
+        event.expect("an event that was planned")();
     }
 
     /// The fault that is due at the next call, if it is this one's turn.
@@ -234,6 +264,12 @@ impl Connection {
                 Some(Fault::KilledBefore) => {
                     self.shared.kill();
                     return None;
+                }
+                Some(Fault::Before) => self.shared.let_it_happen(),
+                Some(Fault::Meanwhile) => {
+                    message.write(&mut server)?;
+                    self.shared.let_it_happen();
+                    continue;
                 }
                 Some(fault) => *self.awaited.lock().unwrap() = Some((message.serial(), fault)),
             }
