@@ -5,6 +5,7 @@
 mod bosh;
 mod ceph_host;
 mod faults;
+mod footprint;
 mod guest;
 mod interrupts;
 mod loop_pool;
@@ -36,6 +37,7 @@ mod progress;
 mod rollback;
 mod secrets;
 mod snapshots;
+mod soak;
 mod stemcell_formats;
 mod stemcells;
 mod templates;
