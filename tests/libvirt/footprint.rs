@@ -1,6 +1,7 @@
-//! What a process on this machine holds: descriptors, threads, memory. And whether it grows.
+//! What a process on this machine holds: descriptors, threads, memory; and what files there are. And whether it grows.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 /// What one process holds at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,20 @@ pub fn growth(values: &[u64]) -> f64 {
         squares += from_middle * from_middle;
     }
     if squares > 0.0 { products / squares } else { 0.0 }
+}
+
+/// All files and directories below this one, in order. Others' may come and go meanwhile.
+pub fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() && !path.is_symlink() {
+            files.extend(files_below(&path));
+        }
+        files.push(path);
+    }
+    files.sort();
+    files
 }
 
 #[test]

@@ -5,12 +5,12 @@
 //! delete a VM. A few rounds in `make test`; `make reliability` does 500 (`CPI_TEST_SOAK_ROUNDS`) and prints a table.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::footprint::{Footprint, growth};
+use crate::footprint::{Footprint, files_below, growth};
 use crate::guest::BOOT_LIMIT;
 use crate::hosts_daemon::{Host, stemcell_arguments};
 use crate::sandbox::{call_cpi, wait_for};
@@ -148,22 +148,10 @@ impl Soak {
 
     /// Logs are left out: that of a VM, which libvirt keeps, is meant to outlive it.
     fn files(&self) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        for name in ["etc", "lib", "cache", "run", "pool", "tmp"] {
-            collect(&self.host.directory().join(name), &mut files);
-        }
-        files.sort();
-        files
-    }
-}
-
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && !path.is_symlink() {
-            collect(&path, files);
-        }
-        files.push(path);
+        ["etc", "lib", "cache", "run", "pool", "tmp"]
+            .iter()
+            .flat_map(|name| files_below(&self.host.directory().join(name)))
+            .collect()
     }
 }
 
