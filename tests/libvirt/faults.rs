@@ -62,23 +62,6 @@ impl Bench {
         call.wait_with_output().unwrap()
     }
 
-    /// So that VMs get DHCP host entries.
-    fn serve_dhcp(&self) {
-        let range = format!(
-            "<range start='{}' end='{}'/>",
-            self.sandbox.address(200),
-            self.sandbox.address(220)
-        );
-        virsh(&[
-            "net-update",
-            &self.sandbox.name,
-            "add",
-            "ip-dhcp-range",
-            &range,
-            "--live",
-        ]);
-    }
-
     /// What an operator does about what a killed call has left, an hour later.
     fn prune(&self) {
         self.proxy.plan(None);
@@ -196,7 +179,7 @@ fn create_stemcell() {
 /// A bench with a stemcell and DHCP, whose guests stay in their firmware.
 fn for_vms() -> Bench {
     let bench = Bench::new();
-    bench.serve_dhcp();
+    bench.sandbox.serve_dhcp();
     let image = bench.sandbox.image_without_system();
     bench.call("create_stemcell", json!([image, {}]));
     bench

@@ -231,6 +231,13 @@ impl Host {
         self.libvirtd().signal(signal);
     }
 
+    /// The process of this name within the host, as this machine numbers it: `libvirtd`, `virtlogd`, the first VM.
+    #[track_caller]
+    pub fn process(&self, name: &str) -> u32 {
+        child_named(self.first_process().unwrap(), name)
+            .unwrap_or_else(|| panic!("no process {name} in the host"))
+    }
+
     fn first_process(&self) -> Option<u32> {
         children(self.process.id()).first().copied()
     }
@@ -284,9 +291,7 @@ pub struct Libvirtd {
 
 impl Libvirtd {
     fn pid(&self) -> Option<u32> {
-        children(self.supervisor).into_iter().find(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "libvirtd")
-        })
+        child_named(self.supervisor, "libvirtd")
     }
 
     /// Sends it a signal: `STOP`, `CONT`, `TERM`.
@@ -312,6 +317,12 @@ impl Libvirtd {
         // It may never have been down.
         let _ = fs::remove_file(&self.down);
     }
+}
+
+fn child_named(parent: u32, name: &str) -> Option<u32> {
+    children(parent)
+        .into_iter()
+        .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
 }
 
 fn children(pid: u32) -> Vec<u32> {

@@ -120,6 +120,16 @@ impl Sandbox {
         }})
     }
 
+    /// Has the network serve DHCP, so that VMs with manual networks get DHCP host entries.
+    pub fn serve_dhcp(&self) {
+        let range = format!(
+            "<range start='{}' end='{}'/>",
+            self.address(200),
+            self.address(220)
+        );
+        virsh(&["net-update", &self.name, "add", "ip-dhcp-range", &range, "--live"]);
+    }
+
     /// Calls the CPI with API version 2, as `bosh create-env` does.
     pub fn call(&self, method: &str, arguments: Value) -> Answer {
         self.call_as(2, method, arguments)

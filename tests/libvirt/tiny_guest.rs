@@ -1,0 +1,68 @@
+//! A guest of 64 bytes, for tests of many VMs: it is up as soon as its firmware is, needs next to no memory and CPU, and
+//! lets go of disks as an operating system does. In firmware alone a guest never does.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::sandbox::{Sandbox, run};
+
+/// What it says on its console when it is up.
+pub const UP: &str = "GUEST: ready";
+
+/// A boot sector. Eighteen times in a second, at each tick of the timer, it does what ACPI has guests do: reads which
+/// device it is asked to let go of, and says that it does.
+#[rustfmt::skip]
+const CODE: [u8; 53] = [
+    0xfc,                   // cld
+    0x31, 0xc0,             // xor ax, ax
+    0x8e, 0xd8,             // mov ds, ax
+    0xbe, 0x35, 0x7c,       // mov si, text
+    // next:
+    0xac,                   // lodsb
+    0x08, 0xc0,             // or al, al
+    0x74, 0x12,             // jz up
+    0x88, 0xc4,             // mov ah, al
+    // full:                   the serial port has not sent the last byte yet
+    0xba, 0xfd, 0x03,       // mov dx, 0x3fd
+    0xec,                   // in al, dx
+    0xa8, 0x20,             // test al, 0x20
+    0x74, 0xf8,             // jz full
+    0x88, 0xe0,             // mov al, ah
+    0xba, 0xf8, 0x03,       // mov dx, 0x3f8
+    0xee,                   // out dx, al
+    0xeb, 0xe9,             // jmp next
+    // up:
+    0xfb,                   // sti
+    0xf4,                   // hlt
+    0xba, 0x10, 0xae,       // mov dx, 0xae10: the first PCI bus
+    0x66, 0x31, 0xc0,       // xor eax, eax
+    0x66, 0xef,             // out dx, eax
+    0xba, 0x04, 0xae,       // mov dx, 0xae04: slots that are to be left
+    0x66, 0xed,             // in eax, dx
+    0xba, 0x08, 0xae,       // mov dx, 0xae08: slots that are left, the first of them
+    0x66, 0xef,             // out dx, eax
+    0xeb, 0xea,             // jmp up
+    // text:
+];
+
+/// The `image` of a stemcell with the tiny guest.
+pub fn image(sandbox: &Sandbox) -> String {
+    let mut disk = CODE.to_vec();
+    disk.extend(UP.bytes());
+    disk.extend(b"\r\n\0");
+    disk.resize(1 << 20, 0);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let directory = sandbox.directory().join("tiny");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("root.img"), disk).unwrap();
+    let image = directory.join("image").to_str().unwrap().to_owned();
+    let directory = directory.to_str().unwrap();
+    run("tar", &["-czf", &image, "-C", directory, "root.img"]).unwrap();
+    image
+}
+
+/// The arguments of create_vm: a VM with 64 MiB, of the machine type whose ports the guest knows.
+pub fn vm_arguments(stemcell: &Value, networks: Value) -> Value {
+    json!(["agent", stemcell, {"memory": 64, "machine": "pc"}, networks, [], {}])
+}
