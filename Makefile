@@ -38,6 +38,7 @@ reliability: setup ## Hurt the CPI at every call to libvirt: half an hour and mo
 	@CPI_TEST_FAULTS=all cargo $(test_as_root) test --locked --test libvirt faults::
 
 bench: build ## Measure the CPI side by side with the same work done by virsh
+	@scripts/setup bench
 	@scripts/bench
 
 lint: setup ## Check formatting; clippy with warnings as errors

@@ -17,6 +17,9 @@ name=     # of the pool and the network
 directory=
 subnet=   # the first three numbers of an IPv4 /24
 
+# For those who make more networks: what is left of these goes, too.
+own_networks=()
+
 # Set by call.
 result=   # JSON
 micros=   # that the process took
@@ -110,7 +113,7 @@ sandbox_domains() {
 }
 
 sandbox_close() {
-  local status=$? uuid
+  local status=$? uuid network
   trap '' HUP INT TERM
   trap - EXIT
   set +e
@@ -119,9 +122,12 @@ sandbox_close() {
       virsh -q destroy "$uuid" >/dev/null 2>&1
       virsh -q undefine "$uuid" >/dev/null || status=1
     done
-    if virsh -q net-info "$name" >/dev/null 2>&1; then
-      virsh -q net-destroy "$name" >/dev/null || status=1
-    fi
+    for network in "$name" "${own_networks[@]}"; do
+      virsh -q net-info "$network" >/dev/null 2>&1 || continue
+      virsh -q net-destroy "$network" >/dev/null 2>&1
+      virsh -q net-undefine "$network" >/dev/null 2>&1
+      ! virsh -q net-info "$network" >/dev/null 2>&1 || status=1
+    done
     if virsh -q pool-info "$name" >/dev/null 2>&1; then
       virsh -q pool-destroy "$name" >/dev/null || status=1
     fi
