@@ -13,8 +13,8 @@ use crate::stemcell;
 use crate::throttle;
 use crate::undo::Undo;
 use crate::vm::{
-    self, BOOT, EPHEMERAL, NewVm, OwnDisk, SETTINGS, VmProperties, VolumeNames, boot_disk, domain, needs,
-    settings_drive,
+    self, BOOT, EPHEMERAL, NewVm, OwnDisk, SETTINGS, VmProperties, VolumeNames, boot_disk, domain, half_made,
+    needs, settings_drive,
 };
 use crate::xml::volume::{VolumeFormat, VolumeSpec, from_template};
 
@@ -103,7 +103,8 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let volume = settings_drive::upload(libvirt, &files, &names.settings, &drive_image)?;
     disks.push(OwnDisk::of(&volume, VolumeFormat::Raw, SETTINGS)?);
 
-    let xml = domain::xml(vm, &needs, config, libvirt, &disks)?;
+    let mut xml = domain::xml(vm, &needs, config, libvirt, &disks)?;
+    half_made::mark(&mut xml);
     // Before it is done: where the connection is lost, nobody knows whether it was.
     undo.push(format!("VM {}", vm.cid), || {
         vm::find(cpi.libvirt_for_undo()?, &vm.cid)?
@@ -119,6 +120,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
         let _step = logging::step(format!("starting VM {}", vm.cid));
         domain.start()?;
     }
+    half_made::complete(&domain)?;
     undo.disarm();
     Ok(())
 }

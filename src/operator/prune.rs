@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::libvirt::Connection;
 use crate::measures::{age, size, span};
 use crate::rpc::{Error, Result};
-use crate::{disk, logging, network};
+use crate::{disk, logging, network, vm};
 use find::find;
 
 /// Calls can take long, and what they have made shows no life meanwhile.
@@ -61,6 +61,10 @@ pub enum Target {
     Mark {
         pool: String,
         of: String,
+    },
+    /// With all that belongs to it, if it is still marked as half made.
+    HalfVm {
+        vm: String,
     },
     /// DHCP entries in the network that is the place, of a VM that must not exist.
     DhcpEntries {
@@ -123,6 +127,7 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
             Err(Error::cloud(format!("{of}, which it marks, is still there")))
         }
         Target::Mark { pool, .. } => volumes::delete(libvirt, config, pool, leftover),
+        Target::HalfVm { vm } => delete_half_vm(libvirt, config, vm),
         Target::DhcpEntries { vm } if exists(vm)? => Err(exists_now(vm)),
         Target::DhcpEntries { vm } => {
             let vm = Cid::new(vm).map_err(Error::cpi)?;
@@ -130,6 +135,15 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
         }
         Target::Directory => directories::delete(leftover),
     }
+}
+
+fn delete_half_vm(libvirt: &Connection, config: &Config, vm: &str) -> Result<()> {
+    if let Some(domain) = libvirt.find_domain(vm)?
+        && !vm::half_made::is_marked(&domain.xml()?)
+    {
+        return Err(Error::cloud(format!("VM {vm} is complete by now")));
+    }
+    vm::delete(libvirt, config, &Cid::new(vm).map_err(Error::cpi)?).map(drop)
 }
 
 fn report(leftovers: &[Leftover], wanted: &Prune) -> String {

@@ -1,7 +1,9 @@
 //! VMs: what belongs to one, and how its parts are named and found.
 
 pub mod boot_disk;
+mod delete;
 pub mod domain;
+pub mod half_made;
 pub mod needs;
 mod new_vm;
 mod nics;
@@ -9,12 +11,13 @@ mod properties;
 pub mod settings_drive;
 mod volumes;
 
+pub use delete::delete;
 pub use domain::OwnDisk;
 pub use needs::{Needs, SettingsDrive};
 pub use new_vm::NewVm;
 pub use nics::{Nic, plan as plan_nics};
 pub use properties::VmProperties;
-pub use volumes::{BOOT, EPHEMERAL, SETTINGS, VolumeNames, delete_all as delete_volumes, own_pools};
+pub use volumes::{BOOT, EPHEMERAL, SETTINGS, VolumeNames, delete_all as delete_volumes};
 
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Domain};

@@ -64,12 +64,13 @@ pub fn from_element(element: &Element) -> Map<String, Value> {
 
 /// What a domain's description holds under this namespace; nothing when it holds nothing.
 pub fn of_domain(domain: &Element, namespace: &str) -> Map<String, Value> {
+    find(domain, namespace).map(from_element).unwrap_or_default()
+}
+
+/// The element of this namespace in a domain's description.
+pub fn find<'a>(domain: &'a Element, namespace: &str) -> Option<&'a Element> {
     let of_namespace = |element: &&Element| element.attributes.iter().any(|(_, value)| value == namespace);
-    domain
-        .child("metadata")
-        .and_then(|metadata| metadata.elements().find(of_namespace))
-        .map(from_element)
-        .unwrap_or_default()
+    domain.child("metadata")?.elements().find(of_namespace)
 }
 
 /// JSON with everything outside ASCII escaped, so that XML takes any character.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::networks_host::OwnNetwork;
+use crate::rpc_proxy::{Fault, RpcProxy};
 use crate::sandbox::{Sandbox, run, stemcell_image, try_virsh, virsh, wait_for};
 
 const UUID: &str = "00000000-0000-4000-8000-00000000abcd";
@@ -294,4 +295,71 @@ fn dhcp_entries_of_the_dead_go_and_a_running_create_vm_is_left_alone() {
         assert_eq!(creating.join().unwrap(), 4);
     });
     assert_eq!(network.dhcp_hosts(), before);
+}
+
+#[test]
+fn a_vm_that_a_killed_call_has_defined_goes_with_all_of_it() {
+    let mut sandbox = Sandbox::new();
+    sandbox.serve_dhcp();
+    let stemcell = sandbox
+        .call("create_stemcell", json!([sandbox.image_without_system(), {}]))
+        .text();
+    let proxy = RpcProxy::new(&sandbox.directory().join("libvirt-sock"));
+    sandbox.configure(json!({"libvirt": {"type": "socket", "socket": proxy.socket}}));
+    let before = sandbox.state();
+    let arguments = json!(["a", stemcell, {"memory": 64}, sandbox.manual_network(10), [], {}]);
+    let create = |fault| {
+        proxy.plan(fault);
+        let call = sandbox.start("create_vm", arguments.clone());
+        proxy.set_pid(call.id());
+        let output = call.wait_with_output().unwrap();
+        let calls = proxy.seen().0;
+        proxy.plan(None);
+        (output.status.success(), calls)
+    };
+
+    // Complete: nobody's business, however old.
+    let (succeeded, calls) = create(None);
+    assert!(succeeded);
+    age(&sandbox);
+    assert_eq!(pruned(&sandbox, &["--yes"]), (set(&[]), set(&[])));
+    let complete = sandbox.domains();
+    sandbox.call("delete_vm", json!([complete[0]])).result();
+    assert_eq!(sandbox.state(), before);
+
+    // Killed at each of the last calls, from its definition on to the mark's end, the very last but one.
+    let mut killed_with_a_vm = 0;
+    for number in (1..=calls).rev() {
+        create(Some((number, Fault::KilledBefore)));
+        wait_until_settled(&sandbox);
+        let Some(vm) = sandbox.domains().pop() else {
+            break;
+        };
+        let marked = virsh(&["dumpxml", &vm]).contains("creating/1.0");
+        killed_with_a_vm += usize::from(marked);
+        let (going, staying) = pruned(&sandbox, &["--yes"]);
+        let young = if marked { set(&[&vm]) } else { set(&[]) };
+        assert_eq!((going, staying), (set(&[]), young), "call {number} of {calls}");
+
+        age(&sandbox);
+        let disk = format!("disk00000000000000{:02}", number % 100);
+        make(&sandbox, &disk);
+        let path = sandbox.directory().join("pool").join(&disk);
+        virsh(&["attach-disk", &vm, path.to_str().unwrap(), "vdx", "--config"]);
+        assert_eq!(
+            pruned(&sandbox, &["--yes"]).0,
+            set(&[]),
+            "it has a persistent disk"
+        );
+        virsh(&["detach-disk", &vm, "vdx", "--config"]);
+        virsh(&["vol-delete", "--pool", &sandbox.name, &disk]);
+
+        let going = pruned(&sandbox, &["--yes"]).0;
+        if !marked {
+            assert_eq!(going, set(&[]));
+            sandbox.call("delete_vm", json!([vm])).result();
+        }
+        assert_eq!(sandbox.state(), before, "call {number} of {calls}");
+    }
+    assert!(killed_with_a_vm >= 3, "{killed_with_a_vm} of {calls}");
 }

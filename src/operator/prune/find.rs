@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::{Leftover, Target, directories, look};
-use crate::cid::Cid;
+use crate::cid::{Cid, names_disk};
 use crate::cli::Prune;
 use crate::libvirt::Connection;
 use crate::measures::span;
 use crate::network;
-use crate::operator::host::{FoundVolume, Host};
+use crate::operator::host::{FoundDomain, FoundVolume, Host};
 use crate::operator::probe::Probe;
 use crate::operator::things;
 use crate::operator::volume_name::VolumeName;
 use crate::rpc::Result;
 use crate::stemcell;
+use crate::vm::{self, SETTINGS};
 
 /// Kinds of pools that no other host sees.
 const LOCAL: &[&str] = &["dir", "fs", "logical", "disk", "zfs"];
@@ -27,6 +28,7 @@ pub fn find(libvirt: &Connection, wanted: &Prune) -> Result<Vec<Leftover>> {
     let host = look(libvirt)?;
     let judge = Judge::new(libvirt, wanted, &host)?;
     let mut found = of_vms(&host, &judge);
+    found.extend(half_vms(&host, &judge));
     found.extend(half_made(&host, &judge));
     found.extend(records(libvirt, &host, &judge)?);
     found.extend(probes(&host, &judge));
@@ -160,6 +162,39 @@ fn of_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
         }));
     }
     leftovers
+}
+
+/// VMs that a mark says were never completed, each with its volumes. A guest may write to its disks; its settings were
+/// written before it was made, and by nobody since.
+fn half_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
+    let is_half = |domain: &&FoundDomain| domain.is_ours() && vm::half_made::is_marked(&domain.xml);
+    host.domains
+        .iter()
+        .filter(is_half)
+        .map(|domain| {
+            let vm = &domain.name;
+            let is_settings = |found: &&FoundVolume| matches!(found.name, VolumeName::OfVm(_, SETTINGS));
+            let settings = host.volumes_of_vm(vm).find(is_settings);
+            let written_at = settings.and_then(|found| found.details.modified);
+            let place = settings.map_or("", |found| &found.volume.pool);
+            let disk = domain.volumes.iter().find(|volume| names_disk(volume));
+            Leftover {
+                kind: "half VM",
+                name: vm.clone(),
+                place: place.to_owned(),
+                bytes: host
+                    .volumes_of_vm(vm)
+                    .map(|found| found.details.state.allocation)
+                    .sum(),
+                written_at,
+                spared: disk
+                    .map(|disk| format!("{disk} is attached to it"))
+                    .or_else(|| judge.spares(place, written_at)),
+                deleted: false,
+                target: Target::HalfVm { vm: vm.clone() },
+            }
+        })
+        .collect()
 }
 
 /// Stemcells and snapshots that a mark says were never completed: the thing, its record, and the mark last.

@@ -1,0 +1,30 @@
+//! Deleting a VM: all that lives and dies with it, found by its cid alone.
+
+use super::volumes::{delete_all, own_pools};
+use crate::cid::Cid;
+use crate::config::Config;
+use crate::libvirt::Connection;
+use crate::logging;
+use crate::network;
+use crate::rpc::Result;
+
+/// Stops and forgets the VM and deletes what belongs to it, its persistent disks excepted. Returns whether there was
+/// anything.
+///
+/// # Errors
+/// `CloudError`; called again, it ends what was begun.
+pub fn delete(libvirt: &Connection, config: &Config, vm_cid: &Cid) -> Result<bool> {
+    let domain = libvirt.find_domain(vm_cid.as_str())?;
+    let mut pools = vec![config.settings.stemcell_pool().to_owned()];
+    if let Some(domain) = &domain {
+        pools.extend(own_pools(vm_cid, &domain.persistent_xml()?));
+        {
+            let _step = logging::step(format!("stopping VM {vm_cid}"));
+            domain.destroy()?;
+        }
+        domain.undefine()?;
+    }
+    let host_entries = network::unreserve(libvirt, vm_cid)?;
+    let volumes = delete_all(libvirt, vm_cid, &pools)?;
+    Ok(domain.is_some() || volumes > 0 || host_entries > 0)
+}
