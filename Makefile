@@ -11,7 +11,7 @@ ifneq ($(shell id -u),0)
 test_as_root := --config 'target."cfg(all())".runner=["$(CURDIR)/scripts/lib/as-root"]'
 endif
 
-.PHONY: help setup build release demo test reliability bench lint clean
+.PHONY: help setup build release demo test reliability fuzz bench lint clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ test: setup ## Run all tests, those on this machine's libvirt too
 
 reliability: setup ## Hurt the CPI at every call to libvirt: half an hour and more
 	@CPI_TEST_FAULTS=all cargo $(test_as_root) test --locked --test libvirt faults::
+
+fuzz: setup ## Feed a million bad inputs to each reader (FUZZ_RUNS: another number); needs a C++ compiler
+	@scripts/fuzz
 
 bench: build ## Measure the CPI side by side with the same work done by virsh
 	@scripts/setup bench

@@ -5,13 +5,15 @@ pub mod cid;
 pub mod cli;
 pub mod cloud_properties;
 pub mod config;
-mod disk;
+#[doc(hidden)]
+pub mod disk;
 mod interrupt;
 mod libvirt;
 mod logging;
 mod measures;
 mod methods;
-mod network;
+#[doc(hidden)]
+pub mod network;
 mod operator;
 mod partial;
 mod progress;
@@ -24,7 +26,7 @@ mod undo;
 mod vm;
 pub mod xml;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -49,7 +51,24 @@ pub fn run(cli: &Cli) -> i32 {
 
 /// Answers the request on stdin. Returns once the response is on stdout, whatever happened.
 fn serve(cli: &Cli) {
-    let outcome = even_when_it_panics(|| answer(cli));
+    let response = respond(std::io::stdin().lock(), |request| {
+        interrupt::answer_first();
+        let config = Config::load(&cli.config_path(), &request.context)?;
+        logging::set_level(cli.log_level.unwrap_or(config.log_level).into());
+        Ok(config)
+    });
+    let mut stdout = std::io::stdout().lock();
+    let written = writeln!(stdout, "{response}").and_then(|()| stdout.flush());
+    if let Err(e) = written {
+        log::error!("writing the response to stdout: {e}");
+    }
+}
+
+/// The response to the request in `input`, one line of JSON; `configure` finds the configuration for it. Public for
+/// tests of bad input, which must not get at a real libvirt.
+#[doc(hidden)]
+pub fn respond(input: impl Read, configure: impl FnOnce(&Request) -> Result<Config>) -> String {
+    let outcome = even_when_it_panics(|| answer(input, configure));
     let log = match &outcome {
         Ok(_) => String::new(),
         Err(error) => {
@@ -57,19 +76,13 @@ fn serve(cli: &Cli) {
             logging::kept_lines()
         }
     };
-    let mut stdout = std::io::stdout().lock();
-    let written = writeln!(stdout, "{}", Response::new(outcome, log).to_json()).and_then(|()| stdout.flush());
-    if let Err(e) = written {
-        log::error!("writing the response to stdout: {e}");
-    }
+    Response::new(outcome, log).to_json()
 }
 
-fn answer(cli: &Cli) -> Result<Value> {
-    let request = Request::read(std::io::stdin().lock())?;
+fn answer(input: impl Read, configure: impl FnOnce(&Request) -> Result<Config>) -> Result<Value> {
+    let request = Request::read(input)?;
     logging::set_request_id(request.id());
-    interrupt::answer_first();
-    let config = Config::load(&cli.config_path(), &request.context)?;
-    logging::set_level(cli.log_level.unwrap_or(config.log_level).into());
+    let config = configure(&request)?;
     request.check_api_version()?;
     let _step = logging::step(request.method.clone());
     let cpi = Cpi::new(config, request.api_version);

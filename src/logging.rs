@@ -108,18 +108,22 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// A caller's text must not be able to fake a log line.
+/// A caller's text must not be able to fake a log line, by its end or by turning around what is read.
 pub fn on_one_line(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escaped: Vec<char> = if c.is_control() {
-                c.escape_default().collect()
-            } else {
-                vec![c]
-            };
-            escaped
-        })
-        .collect()
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || ends_or_turns_a_line(c) {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+/// Unicode's own line ends, and what changes the direction of writing.
+fn ends_or_turns_a_line(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// UTC in RFC 3339 with milliseconds.
@@ -168,5 +172,6 @@ mod tests {
     #[test]
     fn no_text_makes_a_second_line() {
         assert_eq!(on_one_line("a\nb\r\u{1b}[1m"), "a\\nb\\r\\u{1b}[1m");
+        assert_eq!(on_one_line("a\u{2028}b\u{202e}c"), "a\\u{2028}b\\u{202e}c");
     }
 }

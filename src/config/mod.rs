@@ -236,7 +236,13 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Error::cpi(format!("configuration {} can't be read: {error}", path.display()))
         })?;
-        let file = match serde_json::from_str(&text) {
+        Self::check_text(&text)
+    }
+
+    /// As `check`, of a file with this text.
+    #[doc(hidden)]
+    pub fn check_text(text: &str) -> Result<std::result::Result<Self, Vec<Mistake>>> {
+        let file = match serde_json::from_str(text) {
             Ok(file) => file,
             Err(error) => {
                 return Ok(Err(vec![Mistake {
@@ -246,7 +252,7 @@ impl Config {
             }
         };
         let (config, mistakes) = Self::read(file, &Map::new())?;
-        let mistakes = mistakes.located_in(&text);
+        let mistakes = mistakes.located_in(text);
         Ok(if mistakes.is_empty() {
             Ok(config)
         } else {

@@ -44,6 +44,20 @@ fn connection(config: &Config, mistakes: &mut Mistakes) {
         let message = format!("needed, because libvirt.type is {transport} and libvirt.uri is not set");
         mistakes.add(Layer::Merged, "libvirt.host", &message);
     }
+    if mistakes.none_at(&["libvirt.type", "libvirt.host", "libvirt.uri"])
+        && libvirt.uri.is_empty()
+        && !is_host(&libvirt.host)
+    {
+        let message = format!("\"{}\" is no host name or address", shorten(&libvirt.host));
+        mistakes.add(Layer::Merged, "libvirt.host", &message);
+    }
+}
+
+/// Whether this can stand in a URI, and in a file of known hosts, and mean a host only.
+fn is_host(text: &str) -> bool {
+    let brackets = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let host = brackets.unwrap_or(text);
+    !host.starts_with('-') && host.chars().all(|c| c.is_alphanumeric() || ".-_:%".contains(c))
 }
 
 fn certificates(config: &Config, mistakes: &mut Mistakes) {

@@ -3,11 +3,13 @@
 mod attachment;
 mod properties;
 mod record;
+mod state;
 mod volume;
 
 pub use attachment::{Attachments, attached_disk_cids, users, volumes_of};
 pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
+pub use state::{format, state};
 pub use volume::{create_volume, delete, delete_if_there, require_format, require_growth, resize};
 
 use crate::cid::Cid;

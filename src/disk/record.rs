@@ -9,6 +9,7 @@ use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool};
 use crate::record_volume::{self, name_for, of_record};
 use crate::rpc::Result;
+use crate::xml::volume::VolumeFormat;
 
 /// The content of a disk's record volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,9 +20,17 @@ pub struct Record {
     /// From the disk's cloud properties: used by every attachment.
     #[serde(default)]
     pub options: RunTimeOptions,
+    /// The format that the volume was made in. What libvirt says of a file, it has read out of the file, and what is in
+    /// a raw one is the guest's.
+    #[serde(default, skip_serializing_if = "is_raw")]
+    pub format: VolumeFormat,
     /// The cid of the disk that this one is a copy of, made by update_disk to take its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
+}
+
+fn is_raw(format: &VolumeFormat) -> bool {
+    *format == VolumeFormat::Raw
 }
 
 impl Record {

@@ -1,6 +1,6 @@
 //! Making, growing and deleting the volume of a persistent disk.
 
-use super::{Attachments, DiskProperties, Record, find, users};
+use super::{Attachments, DiskProperties, Record, find, state, users};
 use crate::cid::Cid;
 use crate::config::Config;
 use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
@@ -88,8 +88,8 @@ pub fn require_growth(cid: &Cid, state: &VolumeState, size: u64) -> Result<()> {
 ///
 /// # Errors
 /// `NotSupported` for a smaller size, `NoDiskSpace`, `CloudError`.
-pub fn resize(libvirt: &Connection, cid: &Cid, volume: &Volume, size: u64) -> Result<()> {
-    let state = volume.state()?;
+pub fn resize(libvirt: &Connection, cid: &Cid, volume: &Volume, record: &Record, size: u64) -> Result<()> {
+    let state = state(volume, record)?;
     require_growth(cid, &state, size)?;
     let bytes = size * MIB;
     if bytes == state.capacity {

@@ -64,8 +64,10 @@ impl Volume {
 /// Seconds since 1970 and, after a dot, nanoseconds; 0 where the file system does not know.
 fn time_of(text: &str) -> Option<SystemTime> {
     let (seconds, nanoseconds) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
-    let since = Duration::new(seconds.parse().ok()?, nanoseconds.parse().ok()?);
-    (!since.is_zero()).then(|| UNIX_EPOCH + since)
+    let nanoseconds = Duration::from_nanos(nanoseconds.parse().ok()?);
+    let since = Duration::from_secs(seconds.parse().ok()?).checked_add(nanoseconds)?;
+    // A time beyond all that clocks can show is none.
+    UNIX_EPOCH.checked_add(since).filter(|_| !since.is_zero())
 }
 
 impl Pool {

@@ -96,12 +96,10 @@ fn device(
     bus: DiskBus,
 ) -> Result<Element> {
     let settings = &cpi.config.settings;
-    let format = volume.state()?.format;
     let spec = DiskSpec {
         source: libvirt.pool(&volume.pool)?.disk_source(&volume.name)?,
         path: &volume.path()?,
-        format: format
-            .ok_or_else(|| Error::cloud("its volume is neither raw nor qcow2, so no disk of ours"))?,
+        format: disk::format(volume, record)?,
         bus,
         // A VM that has the disk in one of its descriptions gets it under the same name in the other.
         position: attachments.position_of(&volume.name, bus),

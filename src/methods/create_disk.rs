@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::cid::Cid;
-use crate::disk::{self, DiskProperties, Record, RunTimeOptions};
+use crate::disk::{self, DiskProperties, Record};
 use crate::rpc::{Arguments, Result};
 use crate::undo::Undo;
 
@@ -24,11 +24,12 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         disk::delete_if_there(cpi.libvirt_for_undo()?, &cpi.config, &disk_cid)
     });
     disk::create_volume(libvirt, &cpi.config, &disk_cid, size, &properties)?;
-    if properties.run_time != RunTimeOptions::default() {
-        let record = Record {
-            options: properties.run_time,
-            ..Record::default()
-        };
+    let record = Record {
+        options: properties.run_time,
+        format: properties.format,
+        ..Record::default()
+    };
+    if record != Record::default() {
         let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
         record.write(libvirt, &records, &disk_cid)?;
     }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::disk;
+use crate::disk::{self, Record};
 use crate::rpc::{Arguments, Result};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
@@ -13,6 +13,8 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     arguments.end()?;
     let libvirt = cpi.libvirt()?;
     let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
-    disk::resize(libvirt, &disk_cid, &volume, size)?;
+    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    let record = Record::read(libvirt, &records, &disk_cid)?;
+    disk::resize(libvirt, &disk_cid, &volume, &record, size)?;
     Ok(Value::Null)
 }

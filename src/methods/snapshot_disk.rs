@@ -9,7 +9,7 @@ use crate::disk::{self, Attachments, Record};
 use crate::libvirt::{Connection, Domain, PoolKind, Volume, VolumeState};
 use crate::logging;
 use crate::partial;
-use crate::rpc::{Arguments, Error, Result};
+use crate::rpc::{Arguments, Result};
 use crate::undo::Undo;
 use crate::xml::element::Element;
 use crate::xml::volume::{VolumeSpec, plain};
@@ -31,13 +31,13 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         partial::end(&libvirt.pool(&records.name)?, snapshot_cid.as_str())
     });
     partial::begin(&records, snapshot_cid.as_str()).map_err(|e| e.during(doing()))?;
-    copy(libvirt, &disk_cid, &volume, &snapshot_cid).map_err(|e| e.during(doing()))?;
+    let of_disk = Record::read(libvirt, &records, &disk_cid)?;
+    copy(libvirt, &disk_cid, &volume, &of_disk, &snapshot_cid).map_err(|e| e.during(doing()))?;
 
-    let options = Record::read(libvirt, &records, &disk_cid)?.options;
     let record = Record {
         metadata,
-        options,
-        ..Record::default()
+        replaces: None,
+        ..of_disk
     };
     record
         .write(libvirt, &records, &snapshot_cid)
@@ -47,17 +47,20 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     Ok(snapshot_cid.as_str().into())
 }
 
-fn copy(libvirt: &Connection, disk_cid: &Cid, volume: &Volume, snapshot_cid: &Cid) -> Result<()> {
+fn copy(
+    libvirt: &Connection,
+    disk_cid: &Cid,
+    volume: &Volume,
+    record: &Record,
+    snapshot_cid: &Cid,
+) -> Result<()> {
     let _step = logging::step(format!("copying disk {disk_cid} to snapshot {snapshot_cid}"));
     let pool = libvirt.pool(&volume.pool)?;
-    let state = volume.state()?;
-    let format = state
-        .format
-        .ok_or_else(|| Error::cloud("its volume is neither raw nor qcow2"))?;
+    let state = disk::state(volume, record)?;
     let spec = VolumeSpec {
         name: snapshot_cid.as_str(),
         capacity: state.capacity,
-        format,
+        format: record.format,
         backing: None,
     };
     // Ceph takes its own point-in-time copies, whoever writes to the image.
@@ -71,7 +74,9 @@ fn copy(libvirt: &Connection, disk_cid: &Cid, volume: &Volume, snapshot_cid: &Ci
             }
         }
     }
-    pool.clone_volume(&plain(&spec), spec.name, volume).map(drop)
+    pool.clone_volume(&plain(&spec), spec.name, volume)?;
+    // Libvirt may have read the pool just before it copied.
+    disk::state(volume, record).map(drop)
 }
 
 /// Has QEMU copy the disk as it is now, while the guest goes on writing.

@@ -59,14 +59,15 @@ fn update(
             users.join(", ")
         )));
     }
-    let state = volume.state()?;
+    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    let old_record = Record::read(libvirt, &records, disk_cid)?;
+    let state = disk::state(volume, &old_record)?;
     // Before anything changes: NotSupported makes the Director start over with a new disk.
     disk::require_growth(disk_cid, &state, size)?;
 
-    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
-    let old_record = Record::read(libvirt, &records, disk_cid)?;
     let mut record = Record {
         options: properties.run_time.clone(),
+        format: properties.format,
         ..old_record.clone()
     };
     let pool_name = properties
@@ -74,7 +75,7 @@ fn update(
         .as_ref()
         .unwrap_or(&cpi.config.settings.storage_pool_name);
     if *pool_name == volume.pool && state.format == Some(properties.format) {
-        disk::resize(libvirt, disk_cid, volume, size)?;
+        disk::resize(libvirt, disk_cid, volume, &old_record, size)?;
         if record != old_record {
             record.write(libvirt, &records, disk_cid)?;
         }
@@ -89,7 +90,9 @@ fn update(
         disk::delete_if_there(cpi.libvirt_for_undo()?, &cpi.config, &new_cid)
     });
     let copy = copy(libvirt, volume, &state, &new_cid, pool_name, properties)?;
-    disk::resize(libvirt, &new_cid, &copy, size)?;
+    // Libvirt may have read the pool just before it copied.
+    disk::state(volume, &old_record)?;
+    disk::resize(libvirt, &new_cid, &copy, &record, size)?;
     record.write(libvirt, &records, &new_cid)?;
     undo.disarm();
     // The data is in the new volume; an old one that cannot be deleted now is only a waste of space.

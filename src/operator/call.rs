@@ -6,6 +6,7 @@ use super::{print, to_json};
 use crate::cli::Call;
 use crate::config::Config;
 use crate::interrupt;
+use crate::logging::on_one_line;
 use crate::methods::{self, Cpi};
 use crate::rpc::{Arguments, Error, Request, Result};
 
@@ -30,7 +31,11 @@ pub fn run(call: &Call, config: Config) -> Result<bool> {
         Ok(result) => print(&to_json(&result)).map(|()| true),
         Err(error) => {
             let retry = if error.ok_to_retry { " (ok to retry)" } else { "" };
-            eprintln!("{}: {}{retry}", error.error_type.name(), error.message);
+            eprintln!(
+                "{}: {}{retry}",
+                error.error_type.name(),
+                on_one_line(&error.message)
+            );
             Ok(false)
         }
     }

@@ -34,7 +34,7 @@ pub fn run(cli: &Cli, command: &Command) -> i32 {
         Ok(true) => 0,
         Ok(false) => 1,
         Err(error) => {
-            eprintln!("cpi: {}", error.message);
+            eprintln!("cpi: {}", logging::on_one_line(&error.message));
             1
         }
     }

@@ -37,26 +37,37 @@ pub fn with_image<T>(
     properties: &StemcellProperties,
     consume: impl FnOnce(Image<'_>) -> Result<T>,
 ) -> Result<T> {
-    open(path)
-        .and_then(|archive| read_archive(archive, properties, consume))
-        .map_err(|error| error.during(format!("stemcell image {}", path.display())))?
+    let outcome = open(path).and_then(|file| with_image_in(file, properties, consume));
+    outcome.map_err(|error| error.during(format!("stemcell image {}", path.display())))?
 }
 
-fn open(path: &Path) -> Result<Pipeline> {
-    let failed = |error: io::Error| Error::cloud(format!("opening it: {error}"));
-    let file = File::open(path).map_err(failed)?;
-    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-    let file = Reading::new(file, Progress::new("uploading the stemcell", bytes));
-    let mut file = BufReader::with_capacity(READ_BYTES, file);
-    let start = file.fill_buf().map_err(failed)?;
+/// As `with_image`, of an archive that is open; the inner result is `consume`'s own.
+pub fn with_image_in<T>(
+    mut archive: impl BufRead + Send + 'static,
+    properties: &StemcellProperties,
+    consume: impl FnOnce(Image<'_>) -> Result<T>,
+) -> Result<Result<T>> {
+    let start = archive.fill_buf().map_err(not_opened)?;
     if start.is_empty() {
         return Err(Error::cloud("the file is empty"));
     }
-    if start.starts_with(GZIP_MAGIC) {
-        Pipeline::new(MultiGzDecoder::new(file)).map_err(failed)
+    let tar = if start.starts_with(GZIP_MAGIC) {
+        Pipeline::new(MultiGzDecoder::new(archive))
     } else {
-        Pipeline::new(file).map_err(failed)
-    }
+        Pipeline::new(archive)
+    };
+    read_archive(tar.map_err(not_opened)?, properties, consume)
+}
+
+fn open(path: &Path) -> Result<BufReader<Reading<File>>> {
+    let file = File::open(path).map_err(not_opened)?;
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    let file = Reading::new(file, Progress::new("uploading the stemcell", bytes));
+    Ok(BufReader::with_capacity(READ_BYTES, file))
+}
+
+fn not_opened(error: io::Error) -> Error {
+    Error::cloud(format!("opening it: {error}"))
 }
 
 /// What has been found so far, in the tar and in one inside it.
@@ -129,19 +140,21 @@ impl<T, F: FnOnce(Image<'_>) -> Result<T>> Search<'_, T, F> {
     }
 
     fn read_entry(&mut self, entry: &mut Entry<'_, impl Read>, name: &str, depth: u32) -> Result<Result<()>> {
-        let size = entry.size();
+        let (size, is_file) = (entry.size(), is_file(entry));
+        let meter = self.meter;
+        let entry = &mut Filled { entry, meter };
         let head = read_head(entry).map_err(|e| self.while_passing(name, e))?;
         if (head.len() as u64) < size.min(HEAD_BYTES) {
             let message = format!("{name}: cut short after {} of {size} bytes", head.len());
             return Err(Error::cloud(message));
         }
-        if is_file(entry) && depth == OUTERMOST && is_tar(&head) {
+        if is_file && depth == OUTERMOST && is_tar(&head) {
             let mut whole = Cursor::new(head).chain(entry);
             let outcome = self.read_tar(&mut whole, depth + 1).map_err(|e| e.during(name))?;
             io::copy(&mut whole, &mut io::sink()).map_err(unreadable)?;
             return Ok(outcome);
         }
-        if is_file(entry) && (is_image_name(name) || image::is_image(&head)) {
+        if is_file && (is_image_name(name) || image::is_image(&head)) {
             let Some(consume) = self.consume.take() else {
                 return Err(Error::cloud(format!(
                     "holds more than one disk image, {name} being the second"
@@ -174,7 +187,7 @@ impl<T, F: FnOnce(Image<'_>) -> Result<T>> Search<'_, T, F> {
     }
 }
 
-fn read_head(entry: &mut Entry<'_, impl Read>) -> io::Result<Vec<u8>> {
+fn read_head(entry: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     entry.take(HEAD_BYTES).read_to_end(&mut head)?;
     Ok(head)
@@ -257,6 +270,14 @@ impl Meter {
         self.allowed.set(self.allowed.get().saturating_add(bytes));
     }
 
+    fn count(&self, bytes: u64) -> io::Result<()> {
+        self.read.set(self.read.get() + bytes);
+        if self.exceeded() {
+            return Err(io::Error::other("more than 4 MiB beside the image"));
+        }
+        Ok(())
+    }
+
     fn exceeded(&self) -> bool {
         self.read.get() > self.allowed.get()
     }
@@ -270,10 +291,23 @@ struct Metered<'a> {
 impl Read for Metered<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let length = self.source.read(into)?;
-        self.meter.read.set(self.meter.read.get() + length as u64);
-        if self.meter.exceeded() {
-            return Err(io::Error::other("more than 4 MiB beside the image"));
-        }
+        self.meter.count(length as u64)?;
+        Ok(length)
+    }
+}
+
+/// A file in the tar. What its holes are filled with counts as well: it takes nothing of the tar, and may be any size.
+struct Filled<'a, E> {
+    entry: E,
+    meter: &'a Meter,
+}
+
+impl<E: Read> Read for Filled<'_, E> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let before = self.meter.read.get();
+        let length = self.entry.read(into)?;
+        let of_tar = self.meter.read.get() - before;
+        self.meter.count((length as u64).saturating_sub(of_tar))?;
         Ok(length)
     }
 }

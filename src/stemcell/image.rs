@@ -67,7 +67,7 @@ pub(super) fn is_image(head: &[u8]) -> bool {
 /// Errors: the inner one is `consume`'s own. `CloudError` for formats that are not supported, for damage, and for sizes
 /// that can't be: see [`StemcellProperties::check_size`]; a file may exceed the disk's size by an eighth and 64 MiB, more
 /// than tables ever take.
-pub(super) fn with_content<T>(
+pub fn with_content<T>(
     head: &[u8],
     reader: impl Read,
     file_size: u64,

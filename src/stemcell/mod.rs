@@ -19,6 +19,11 @@ mod vmdk;
 pub use archive::with_image;
 pub use find::{find, get};
 pub use image::Image;
+// For tests of bad input: the same readers, without a file.
+#[doc(hidden)]
+pub use archive::with_image_in;
+#[doc(hidden)]
+pub use image::with_content;
 pub use light::{check_volume, named_volume};
 pub use pipeline::Pipeline;
 pub use properties::StemcellProperties;

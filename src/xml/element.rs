@@ -248,8 +248,8 @@ impl fmt::Display for Element {
     }
 }
 
-/// Attribute values lose line breaks and tabs to normalisation unless they are written as references.
-fn escape_attribute(value: &str) -> String {
+/// Attribute values lose line breaks and tabs to normalisation unless they are written as references. Good for text too.
+pub(super) fn escape_attribute(value: &str) -> String {
     escape(value)
         .replace('\n', "&#10;")
         .replace('\r', "&#13;")

@@ -1,12 +1,10 @@
 //! The operator's XML templates: the seed's `{{.Name}}` placeholders, filled with escaped values.
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
-use quick_xml::escape::escape;
-
-use super::element::Element;
+use super::element::{Element, escape_attribute};
 use crate::rpc::{Error, Result};
+
+/// Bytes; libvirt takes no longer text.
+const MOST_RENDERED: usize = 4 * 1024 * 1024;
 
 /// Renders the template of one configuration property and parses what comes out.
 ///
@@ -17,95 +15,78 @@ use crate::rpc::{Error, Result};
 /// `CpiError` naming the property and the unknown placeholder, or what is wrong with the syntax or the XML.
 pub fn render(property: &str, template: &str, values: &[(&str, &str)]) -> Result<Element> {
     let wrong = |what: String| Error::cpi(format!("template {property}: {what}"));
-    let template = in_one_spelling(template);
-    if let Some(at) = foreign_action(&template) {
-        let shown: String = template[at..].chars().take(40).collect();
-        return Err(wrong(format!(
-            "cannot fill {shown:?}; placeholders look like {{{{.Name}}}}"
-        )));
-    }
-    let mut environment = Environment::new();
-    environment.set_syntax(syntax().map_err(|e| wrong(e.to_string()))?);
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_formatter(|out, _state, value| {
-        if value.is_undefined() {
-            return Err(minijinja::Error::from(ErrorKind::UndefinedError));
-        }
-        let text = value.to_string();
-        out.write_str(&escape(text.as_str()))
-            .map_err(minijinja::Error::from)
-    });
-    let compiled = environment
-        .template_from_str(&template)
-        .map_err(|e| wrong(format!("{e}; placeholders look like {{{{.Name}}}}")))?;
-    let known: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
-    let mut unknown: Vec<String> = compiled
-        .undeclared_variables(false)
-        .into_iter()
-        .filter(|name| !known.contains(&name.as_str()))
-        .collect();
-    unknown.sort();
-    if let Some(name) = unknown.first() {
-        return Err(wrong(format!(
-            "unknown placeholder {{{{.{name}}}}}; it knows {}",
-            known
-                .iter()
-                .map(|k| format!("{{{{.{k}}}}}"))
-                .collect::<Vec<_>>()
-                .join(" ")
-        )));
-    }
-    let context = Value::from_pairs(values.iter().copied());
-    let text = compiled.render(context).map_err(|e| wrong(e.to_string()))?;
+    let text = fill(template, values).map_err(wrong)?;
     Element::parse(&text).map_err(|e| wrong(format!("what it renders to is {e}")))
 }
 
-/// Go's placeholders start with `{{.`; nothing else in an XML template means anything to the engine.
-fn syntax() -> std::result::Result<SyntaxConfig, minijinja::Error> {
-    SyntaxConfig::builder()
-        .variable_delimiters("{{.", "}}")
-        .block_delimiters("{{%", "%}}")
-        .comment_delimiters("{{/*", "*/}}")
-        .build()
-}
-
-/// Where the first `{{` stands that opens no plain placeholder, such as Go's `{{if …}}`.
-fn foreign_action(template: &str) -> Option<usize> {
-    template
-        .match_indices("{{")
-        .map(|(at, _)| at)
-        .find(|at| !template[at + 2..].starts_with('.'))
-}
-
-/// Go also allows `{{ .Name }}` and the trimming form `{{- .Name -}}`.
-fn in_one_spelling(template: &str) -> String {
+/// The template with its placeholders filled. What a value brings is text, whatever it looks like.
+fn fill(template: &str, values: &[(&str, &str)]) -> std::result::Result<String, String> {
     let mut out = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(at) = rest.find("{{") {
-        let (before, after) = (&rest[..at], &rest[at + 2..]);
-        let trimming = after.starts_with("- ");
-        let inner = after
-            .strip_prefix('-')
-            .filter(|_| trimming)
-            .unwrap_or(after)
-            .trim_start();
-        out.push_str(if trimming { before.trim_end() } else { before });
-        out.push_str("{{");
-        rest = if inner.starts_with('.') { inner } else { after };
-        if let Some(end) = rest.find("}}").filter(|_| rest.starts_with('.')) {
-            let (name, tail) = (rest[..end].trim_end(), &rest[end + 2..]);
-            let trimming = name.strip_suffix(" -");
-            out.push_str(trimming.unwrap_or(name).trim_end());
-            out.push_str("}}");
-            rest = if trimming.is_some() {
-                tail.trim_start()
-            } else {
-                tail
-            };
+        let (before, from_here) = rest.split_at(at);
+        let Some(placeholder) = Placeholder::at_start_of(from_here) else {
+            let shown: String = from_here.chars().take(40).collect();
+            return Err(format!(
+                "cannot fill {shown:?}; placeholders look like {{{{.Name}}}}"
+            ));
+        };
+        let value = values
+            .iter()
+            .find(|(name, _)| *name == placeholder.name)
+            .map(|(_, value)| escape_attribute(value))
+            .ok_or_else(|| unknown(placeholder.name, values))?;
+        out.push_str(if placeholder.trims_before {
+            before.trim_end()
+        } else {
+            before
+        });
+        if out.len() + value.len() > MOST_RENDERED {
+            return Err(format!(
+                "it renders to more than {MOST_RENDERED} bytes, which libvirt does not take"
+            ));
         }
+        out.push_str(&value);
+        rest = placeholder.rest;
     }
     out.push_str(rest);
-    out
+    Ok(out)
+}
+
+/// `{{.Name}}`; Go also allows `{{ .Name }}` and the trimming form `{{- .Name -}}`. Its other actions, such as
+/// `{{if ...}}`, are none here.
+struct Placeholder<'a> {
+    name: &'a str,
+    trims_before: bool,
+    /// What follows, trimmed where that was asked for.
+    rest: &'a str,
+}
+
+impl<'a> Placeholder<'a> {
+    fn at_start_of(text: &'a str) -> Option<Self> {
+        let (inner, rest) = text.strip_prefix("{{")?.split_once("}}")?;
+        let before = inner.strip_prefix("- ");
+        let inner = before.unwrap_or(inner);
+        let after = inner.strip_suffix(" -");
+        let name = after.unwrap_or(inner).trim().strip_prefix('.')?;
+        let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        is_name.then_some(Self {
+            name,
+            trims_before: before.is_some(),
+            rest: if after.is_some() { rest.trim_start() } else { rest },
+        })
+    }
+}
+
+fn unknown(name: &str, values: &[(&str, &str)]) -> String {
+    let known: Vec<String> = values
+        .iter()
+        .map(|(name, _)| format!("{{{{.{name}}}}}"))
+        .collect();
+    format!(
+        "unknown placeholder {{{{.{name}}}}}; it knows {}",
+        known.join(" ")
+    )
 }
 
 #[cfg(test)]
@@ -139,12 +120,48 @@ mod tests {
     }
 
     #[test]
+    fn values_are_text_whatever_they_look_like() {
+        for value in [
+            "{{.Size}}",
+            "{{ 7*7 }}{% x %}",
+            "</v><x y='z'/>",
+            "&amp;]]>\"'",
+            "a\nb\r\tc",
+        ] {
+            let read = render("settings.x", "<v a='{{.Name}}'>{{.Name}}</v>", &[("Name", value)]).unwrap();
+            assert_eq!(read.attribute("a"), Some(value));
+            assert_eq!(read.text(), value);
+        }
+    }
+
+    #[test]
+    fn what_it_renders_to_is_bounded() {
+        let name = "n".repeat(100_000);
+        let template = format!("<v>{}</v>", "{{.Name}}".repeat(1000));
+        let message = render("settings.x", &template, &[("Name", &name)])
+            .unwrap_err()
+            .message;
+        assert!(
+            message.contains("it renders to more than 4194304 bytes"),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn mistakes_name_the_property_and_the_placeholder() {
         for (template, expected) in [
             ("<v>{{.Nmae}}</v>", "unknown placeholder {{.Nmae}}"),
             ("<v>{{Name}}</v>", "cannot fill"),
             ("<v>{{if eq .Name 1}}</v>", "cannot fill"),
-            ("<v>{{.Name</v>", "settings.x"),
+            ("<v>{{.Name</v>", "cannot fill"),
+            ("<v>{{.}}</v>", "cannot fill"),
+            // No expressions: this one would be a million times the name.
+            ("<v>{{.Name * 1000000}}</v>", "cannot fill"),
+            ("<v>{{.[1, 2]}}</v>", "cannot fill"),
+            (
+                "<v>{{.true}}</v>",
+                "unknown placeholder {{.true}}; it knows {{.Name}} {{.Size}}",
+            ),
             ("<v>{{.Name}}", "not well-formed XML"),
             ("{{.Name}}", "not well-formed XML"),
             ("", "not well-formed XML"),

@@ -1,12 +1,16 @@
 //! `<volume>`: what libvirt creates a storage volume from.
 
+use serde::{Deserialize, Serialize};
+
 use super::element::Element;
 use super::template;
 use crate::rpc::Result;
 
 /// How a volume's bytes are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum VolumeFormat {
+    #[default]
     Raw,
     Qcow2,
 }

@@ -33,6 +33,14 @@ fn mistakes_say_where_and_what() {
             "libvirt.host: the variable ((h)) was not interpolated",
         ),
         (
+            json!({"libvirt": {"type": "tls", "host": "h/system?no_verify=1&x="}}),
+            "libvirt.host: \"h/system?no_verify=1&x=\" is no host name or address",
+        ),
+        (
+            json!({"libvirt": {"type": "ssh", "host": "-oProxyCommand=id"}}),
+            "libvirt.host: \"-oProxyCommand=id\" is no host name or address",
+        ),
+        (
             json!({"libvirt": {"port": "((p))"}}),
             "libvirt.port: the variable ((p)) was not interpolated",
         ),

@@ -1,0 +1,50 @@
+//! What a disk's volume is, whatever its guest has made of it. Libvirt reads the format of a file, its size and the files
+//! it is based on out of the file, each time it reads the pool; the file of a raw disk is the guest's to write. Taken for
+//! a qcow2, it could have the host read any file for it.
+
+use super::Record;
+use crate::libvirt::{Volume, VolumeState};
+use crate::rpc::{Error, Result};
+use crate::xml::volume::VolumeFormat;
+
+/// The format that QEMU is to take the disk for.
+///
+/// # Errors
+/// `CloudError` for a disk that was made raw and is a qcow2 by now, and for a qcow2 that is based on another file.
+pub fn format(volume: &Volume, record: &Record) -> Result<VolumeFormat> {
+    let state = volume.state()?;
+    match (record.format, state.format) {
+        (VolumeFormat::Raw, Some(VolumeFormat::Qcow2)) => Err(Error::cloud(format!(
+            "volume {} in pool {} was made raw, but a qcow2 image is in it: its guest may have written that, to have the \
+             host read other files for it",
+            volume.name, volume.pool
+        ))),
+        (VolumeFormat::Qcow2, Some(VolumeFormat::Qcow2)) if state.backing_path.is_none() => {
+            Ok(VolumeFormat::Qcow2)
+        }
+        (VolumeFormat::Qcow2, _) => Err(Error::cloud(format!(
+            "volume {} in pool {} was made as a qcow2, and is none any more or is based on another file",
+            volume.name, volume.pool
+        ))),
+        // Whatever else libvirt takes it for, as LUKS, we make no such disks.
+        (VolumeFormat::Raw, _) => Ok(VolumeFormat::Raw),
+    }
+}
+
+/// What libvirt knows of the disk, where that is what the disk was made as: for what is done on the host, by libvirt's
+/// idea of its format.
+///
+/// # Errors
+/// As `format`, and for anything else in a raw disk that libvirt knows as a format.
+pub fn state(volume: &Volume, record: &Record) -> Result<VolumeState> {
+    let format = format(volume, record)?;
+    let state = volume.state()?;
+    if state.format == Some(format) {
+        return Ok(state);
+    }
+    Err(Error::cloud(format!(
+        "its guest has written an image to volume {} in pool {} that is neither raw nor qcow2, and libvirt can't do \
+         this with it",
+        volume.name, volume.pool
+    )))
+}
