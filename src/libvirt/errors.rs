@@ -60,6 +60,8 @@ fn with_advice(message: &str) -> String {
     } else if message.contains("Read-only file system") {
         "; Linux makes a file system read-only after errors of the disk below it: see `dmesg` on the host, then mount it \
          read-write again"
+    } else if means_silent_ceph(message) {
+        "; Ceph's monitors do not answer, or not from this host: see `ceph health detail`"
     } else {
         ""
     };
@@ -76,6 +78,7 @@ fn is_worth_a_retry(number: ErrorNumber, message: &str) -> bool {
     ) || means_busy(message)
         || means_lost(message)
         || means_stopped(message)
+        || means_silent_ceph(message)
 }
 
 /// A call, or a flag of a call, that the other side does not know.
@@ -104,6 +107,12 @@ fn means_lost(message: &str) -> bool {
 /// A network or pool that was active when the call began. The same call starts it.
 fn means_stopped(message: &str) -> bool {
     message.contains("is not active") && (message.contains("network '") || message.contains("storage pool '"))
+}
+
+/// Ceph's monitors did not answer libvirt, or QEMU.
+pub(super) fn means_silent_ceph(message: &str) -> bool {
+    message.contains("failed to connect to the RADOS monitor")
+        || message.contains("error connecting: Connection timed out")
 }
 
 /// Another storage job is at work on the pool or the volume; it ends by itself.

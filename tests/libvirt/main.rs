@@ -36,6 +36,7 @@ mod operator_prune;
 mod packaged;
 mod pools;
 mod pools_ceph;
+mod pools_ceph_silent;
 mod pools_read_only;
 mod progress;
 mod rollback;
