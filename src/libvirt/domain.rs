@@ -19,6 +19,9 @@ use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::element::Element;
 use crate::xml::masked;
 
+/// How long libvirt may take to notice that a VM has ended, seen from a call that failed for that.
+const END_NOTICED_WITHIN: Duration = Duration::from_secs(2);
+
 /// How long an aborted job may take to end.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -172,7 +175,29 @@ impl Domain {
         interrupt::check()?;
         self.domain
             .attach_device_flags(&device.to_string(), to.flags())
-            .map_err(|e| self.failed("attaching a device to", e))
+            .map_err(|e| {
+                let error = self.failed("attaching a device to", e);
+                match to {
+                    Changes::Live => self.unless_ended(error),
+                    Changes::Persistent => error,
+                }
+            })
+    }
+
+    /// What a change of the running VM failed for. Where the VM has ended meanwhile, libvirt's words are about anything
+    /// else, and the same call works on the stopped VM.
+    fn unless_ended(&self, error: Error) -> Error {
+        let deadline = Instant::now() + END_NOTICED_WITHIN;
+        loop {
+            match self.is_active() {
+                Ok(false) => {
+                    let message = format!("VM {} has stopped in the middle of it ({error})", self.name);
+                    return Error::cloud(message).retryable();
+                }
+                Ok(true) if Instant::now() < deadline => sleep(Duration::from_millis(50)),
+                _ => return error,
+            }
+        }
     }
 
     /// Takes a device out of the next start's description, or asks the running guest to let go of it: libvirt
@@ -199,19 +224,25 @@ impl Domain {
     pub fn resize_disk(&self, target: &str, bytes: u64) -> Result<()> {
         self.domain
             .block_resize(target, bytes, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
-            .map_err(|e| self.failed("resizing a disk of", e))
+            .map_err(|e| self.unless_ended(self.failed("resizing a disk of", e)))
     }
 
     /// Copies disks of the running VM as they are at one moment, without stopping it, to volumes that exist.
     /// Returns when the copy is complete; on failure the job is ended.
     pub fn back_up(&self, backup: &Element) -> Result<()> {
-        let failed = |e| self.failed("copying a disk of", e);
         let text = backup.to_string();
         when_no_other_job(|| {
             ffi::backup_begin(&self.domain, &text, sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL)
         })
-        .map_err(failed)?;
-        self.wait_for_backup().inspect_err(|_| self.end_backup())
+        .map_err(|e| self.failed("copying a disk of", e))
+        .and_then(|()| self.wait_for_backup().inspect_err(|_| self.end_backup()))
+        .map_err(|error| {
+            if interrupt::check().is_err() {
+                error
+            } else {
+                self.unless_ended(error)
+            }
+        })
     }
 
     /// Returns when the job has ended, within bounds: only then nobody writes to the copy any more.

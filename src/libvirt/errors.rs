@@ -57,6 +57,11 @@ fn with_advice(message: &str) -> String {
         "; the host has no EFI firmware that fits: install it there (package ovmf or edk2-ovmf), or set firmware to bios"
     } else if message.contains("hugetlbfs") {
         "; the host has no huge pages of this size: reserve and mount them there, or leave out hugepages"
+    } else if message.contains("Read-only file system") {
+        "; Linux makes a file system read-only after errors of the disk below it: see `dmesg` on the host, then mount it \
+         read-write again"
+    } else if means_silent_ceph(message) {
+        "; Ceph's monitors do not answer, or not from this host: see `ceph health detail`"
     } else {
         ""
     };
@@ -72,6 +77,8 @@ fn is_worth_a_retry(number: ErrorNumber, message: &str) -> bool {
             | ErrorNumber::AgentUnresponsive
     ) || means_busy(message)
         || means_lost(message)
+        || means_stopped(message)
+        || means_silent_ceph(message)
 }
 
 /// A call, or a flag of a call, that the other side does not know.
@@ -95,6 +102,17 @@ fn means_lost(message: &str) -> bool {
     ]
     .iter()
     .any(|part| message.contains(part))
+}
+
+/// A network or pool that was active when the call began. The same call starts it.
+fn means_stopped(message: &str) -> bool {
+    message.contains("is not active") && (message.contains("network '") || message.contains("storage pool '"))
+}
+
+/// Ceph's monitors did not answer libvirt, or QEMU.
+pub(super) fn means_silent_ceph(message: &str) -> bool {
+    message.contains("failed to connect to the RADOS monitor")
+        || message.contains("error connecting: Connection timed out")
 }
 
 /// Another storage job is at work on the pool or the volume; it ends by itself.

@@ -225,8 +225,17 @@ impl Pool {
         let clone = |flags| when_free(|| StorageVol::create_xml_from(&self.pool, &text, &from.volume, flags));
         let started = Instant::now();
         let copy = || match PoolKind::of(&pool) {
-            // Whether it can is only known by trying.
-            PoolKind::Files => clone(VIR_STORAGE_VOL_CREATE_REFLINK).or_else(|_| clone(0)),
+            // Whether it can is only known by trying. Where nothing can be written at all, libvirt cannot forget the first
+            // try either, and only the first error says why.
+            PoolKind::Files => clone(VIR_STORAGE_VOL_CREATE_REFLINK).or_else(|first| {
+                clone(0).map_err(|second| {
+                    if second.message().contains("already in use") {
+                        first
+                    } else {
+                        second
+                    }
+                })
+            }),
             PoolKind::Blocks | PoolKind::Rbd | PoolKind::Other => clone(0),
         };
         let total = from.state().map_or(0, |state| state.allocation);

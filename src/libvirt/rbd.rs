@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::errors::means_silent_ceph;
 use crate::rpc::{Error, ErrorType};
 use crate::xml::element::Element;
 
@@ -43,7 +44,7 @@ pub(super) fn source(pool: &Element, volume: &str) -> Element {
 /// # Errors
 /// `NoDiskSpace` when Ceph answers and takes no writes.
 pub(super) fn explain(error: Error, waited: Duration, answers_reads: impl FnOnce() -> bool) -> Error {
-    if waited < WAITED {
+    if waited < WAITED || means_silent_ceph(&error.message) {
         return error;
     }
     let seconds = waited.as_secs();

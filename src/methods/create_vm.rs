@@ -25,8 +25,12 @@ pub fn call(arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     create(&vm, cpi).map_err(|error| {
         let error = error.during(format!("creating VM {}", vm.cid));
         match error.error_type {
-            // The one type whose ok_to_retry the Director looks at here.
-            ErrorType::CloudError => error.with_type(ErrorType::VmCreationFailed),
+            // The one type whose ok_to_retry the Director looks at here. What is not found is no VM or disk that the
+            // caller knows of: it has gone in the middle of the call.
+            ErrorType::CloudError
+            | ErrorType::NetworkNotFound
+            | ErrorType::DiskNotFound
+            | ErrorType::VmNotFound => error.with_type(ErrorType::VmCreationFailed),
             _ => error,
         }
     })?;

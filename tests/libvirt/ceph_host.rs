@@ -13,8 +13,28 @@ use crate::sandbox::{Answer, run, wait_for};
 /// Ceph's pool, which libvirt's pool `ceph` is.
 pub const CEPH_POOL: &str = "bosh-disks";
 
+/// Seconds that libvirt and QEMU wait for a Ceph that says nothing. QEMU's come from the host's `/etc/ceph/ceph.conf`.
+pub const PATIENCE: u64 = 4;
+
 pub struct CephHost {
     pub host: Host,
+}
+
+/// The process of a Ceph's monitor.
+pub struct Monitor {
+    /// How to get into its host's namespaces, where it has this id.
+    enter: Vec<String>,
+    pid: String,
+}
+
+impl Monitor {
+    /// Sends it a signal: `STOP`, `CONT`.
+    pub fn signal(&self, signal: &str) {
+        let signal = format!("-{signal}");
+        let mut command: Vec<&str> = self.enter.iter().map(String::as_str).collect();
+        command.extend(["kill", &signal, &self.pid]);
+        run(command[0], &command[1..]).unwrap();
+    }
 }
 
 impl CephHost {
@@ -30,7 +50,9 @@ impl CephHost {
             libvirtd: "listen_tls = 0\nauth_tcp = \"none\"\n".to_owned(),
             // Both start at once; Ceph ends with the host.
             commands: format!(
-                "sleep infinity | {script} {0}/ceph >{0}/ceph.out 2>&1 &\n",
+                "mkdir {0}/etc-ceph; printf '[client]\nclient_mount_timeout = {PATIENCE}\n' >{0}/etc-ceph/ceph.conf\n\
+                 mount --bind {0}/etc-ceph /etc/ceph\n\
+                 sleep infinity | {script} {0}/ceph >{0}/ceph.out 2>&1 &\n",
                 directory.display()
             ),
         });
@@ -68,12 +90,13 @@ impl CephHost {
         let key_file = self.file("key", &key);
         self.host
             .virsh(&["secret-set-value", secret, "--file", &key_file]);
-        // What a full Ceph lets libvirt wait for is 30 s otherwise.
+        // What a Ceph that is full, or says nothing, lets libvirt wait for is 30 s otherwise.
         let pool = format!(
             "<pool type='rbd' xmlns:rbd='http://libvirt.org/schemas/storagepool/rbd/1.0'><name>ceph</name>\
              <source><host name='{address}' port='{port}'/><name>{CEPH_POOL}</name>\
              <auth type='ceph' username='admin'><secret uuid='{secret}'/></auth></source>\
-             <rbd:config_opts><rbd:option name='rados_osd_op_timeout' value='4'/></rbd:config_opts></pool>"
+             <rbd:config_opts><rbd:option name='rados_osd_op_timeout' value='{PATIENCE}'/>\
+             <rbd:option name='client_mount_timeout' value='{PATIENCE}'/></rbd:config_opts></pool>"
         );
         let pool_file = self.file("ceph.xml", &pool);
         self.host.virsh(&["pool-define", &pool_file]);
@@ -95,6 +118,15 @@ impl CephHost {
         self.host
             .inside(&command)
             .unwrap_or_else(|message| panic!("{program} {arguments:?}: {message}"))
+    }
+
+    /// Its monitor, to be stopped.
+    pub fn monitor(&self) -> Monitor {
+        let pid = self.host.inside(&["pidof", "ceph-mon"]).expect("a monitor");
+        Monitor {
+            enter: self.host.enter(),
+            pid: pid.trim().to_owned(),
+        }
     }
 
     /// Images in Ceph.

@@ -34,8 +34,7 @@ struct Scenario {
 impl Bench {
     fn new() -> Self {
         let mut sandbox = Sandbox::new();
-        let proxy = RpcProxy::new(&sandbox.directory().join("libvirt-sock"));
-        sandbox.configure(json!({"libvirt": {"type": "socket", "socket": proxy.socket}}));
+        let proxy = RpcProxy::of(&mut sandbox);
         Self { sandbox, proxy }
     }
 

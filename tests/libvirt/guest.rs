@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::sandbox::{Sandbox, wait_for};
 
 /// Booting under emulation, with a machine full of other guests that boot too.
-pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
+pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
 impl Sandbox {
     /// Waits until the guest has said this on its console, `times` times.

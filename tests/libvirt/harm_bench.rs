@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::hosts_daemon::{Host, Setup};
-use crate::rpc_proxy::{Fault, RpcProxy};
+use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Answer, call_cpi, run, wait_for};
 
 /// Points per method that `make test` takes.
@@ -214,19 +214,20 @@ impl Bench {
 
     fn hurt(&self, number: usize, harm: Harm) {
         let libvirtd = self.host.libvirtd();
-        self.proxy.plan_event(number, harm.when(), move || match harm {
-            Harm::Paused => {
-                libvirtd.signal("STOP");
-                std::thread::spawn(move || {
-                    std::thread::sleep(Duration::from_secs(1));
-                    libvirtd.signal("CONT");
-                });
-            }
-            Harm::Stopped => libvirtd.signal("STOP"),
-            Harm::KilledBefore | Harm::KilledMeanwhile => libvirtd.kill(false),
-            Harm::Restarted => libvirtd.signal("TERM"),
-            Harm::Down => libvirtd.kill(true),
-        });
+        self.proxy
+            .plan_event(At::Number(number), harm.when(), move || match harm {
+                Harm::Paused => {
+                    libvirtd.signal("STOP");
+                    std::thread::spawn(move || {
+                        std::thread::sleep(Duration::from_secs(1));
+                        libvirtd.signal("CONT");
+                    });
+                }
+                Harm::Stopped => libvirtd.signal("STOP"),
+                Harm::KilledBefore | Harm::KilledMeanwhile => libvirtd.kill(false),
+                Harm::Restarted => libvirtd.signal("TERM"),
+                Harm::Down => libvirtd.kill(true),
+            });
     }
 
     /// Brings libvirtd back, whatever has become of it.

@@ -207,8 +207,17 @@ impl Host {
 
     /// Runs a command within the host's namespaces.
     pub fn inside(&self, command: &[&str]) -> Result<String, String> {
-        let pid = self.first_process().ok_or("the host is down")?.to_string();
-        run("nsenter", &[&["-t", &pid, "-m", "-n", "-p"], command].concat())
+        let enter = self.enter();
+        let enter: Vec<&str> = enter.iter().map(String::as_str).collect();
+        run(enter[0], &[&enter[1..], command].concat())
+    }
+
+    /// What to put in front of a command that is to run within the host's namespaces.
+    pub fn enter(&self) -> Vec<String> {
+        let pid = self.first_process().expect("the host is down").to_string();
+        ["nsenter", "-t", &pid, "-m", "-n", "-p"]
+            .map(str::to_owned)
+            .to_vec()
     }
 
     /// Everything that a call could have changed.

@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
+use serde_json::json;
+
+use crate::sandbox::Sandbox;
+
 const LIBVIRTD: &str = "/run/libvirt/libvirt-sock";
 
 const CALL: u32 = 0;
@@ -45,11 +49,20 @@ impl Fault {
     }
 }
 
+/// Which call.
+#[derive(Debug, Clone, Copy)]
+pub enum At {
+    /// The n-th of all, from 1.
+    Number(usize),
+    /// The n-th of this procedure of libvirt's remote protocol, from 1.
+    Procedure(u32, usize),
+}
+
 #[derive(Default)]
 struct Plan {
-    calls: usize,
-    /// The number of a call, from 1.
-    fault: Option<(usize, Fault)>,
+    /// Procedures of libvirt's protocol, 0 for parts of streams.
+    calls: Vec<u32>,
+    fault: Option<(At, Fault)>,
     happened: bool,
     pid: Option<u32>,
     event: Option<Event>,
@@ -96,18 +109,25 @@ impl RpcProxy {
         }
     }
 
+    /// Between this sandbox's CPI and the machine's own libvirtd.
+    pub fn of(sandbox: &mut Sandbox) -> Self {
+        let proxy = Self::new(&sandbox.directory().join("libvirt-sock"));
+        sandbox.configure(json!({"libvirt": {"type": "socket", "socket": proxy.socket}}));
+        proxy
+    }
+
     /// Counts anew, and lets this fault happen once.
     pub fn plan(&self, fault: Option<(usize, Fault)>) {
         *self.shared.plan.lock().unwrap() = Plan {
-            fault,
+            fault: fault.map(|(number, fault)| (At::Number(number), fault)),
             ..Plan::default()
         };
     }
 
-    /// Counts anew, and lets this happen once, at the call of this number.
-    pub fn plan_event(&self, number: usize, when: Fault, event: impl FnOnce() + Send + 'static) {
+    /// Counts anew, and lets this happen once, at this call.
+    pub fn plan_event(&self, at: At, when: Fault, event: impl FnOnce() + Send + 'static) {
         *self.shared.plan.lock().unwrap() = Plan {
-            fault: Some((number, when)),
+            fault: Some((at, when)),
             event: Some(Box::new(event)),
             ..Plan::default()
         };
@@ -122,7 +142,7 @@ impl RpcProxy {
     /// How many calls there were since `plan`, and whether the fault has happened.
     pub fn seen(&self) -> (usize, bool) {
         let plan = self.shared.plan.lock().unwrap();
-        (plan.calls, plan.happened)
+        (plan.calls.len(), plan.happened)
     }
 }
 
@@ -141,11 +161,17 @@ impl Shared {
     }
 
     /// The fault that is due at the next call, if it is this one's turn.
-    fn next_call(&self) -> Option<Fault> {
+    fn next_call(&self, procedure: u32) -> Option<Fault> {
         let mut plan = self.plan.lock().unwrap();
-        plan.calls += 1;
+        plan.calls.push(procedure);
+        let is_at = |at| match at {
+            At::Number(number) => plan.calls.len() == number,
+            At::Procedure(wanted, number) => {
+                procedure == wanted && plan.calls.iter().filter(|called| **called == wanted).count() == number
+            }
+        };
         match plan.fault {
-            Some((number, fault)) if number == plan.calls => {
+            Some((at, fault)) if is_at(at) => {
                 plan.happened = true;
                 Some(fault)
             }
@@ -178,6 +204,10 @@ impl Message {
 
     fn program(&self) -> u32 {
         self.word(0)
+    }
+
+    fn procedure(&self) -> u32 {
+        self.word(2)
     }
 
     fn kind(&self) -> u32 {
@@ -293,7 +323,12 @@ impl Connection {
         if message.kind() == STREAM {
             streams.push(message.serial());
         }
-        let fault = self.shared.next_call()?;
+        let procedure = if message.kind() == CALL {
+            message.procedure()
+        } else {
+            0
+        };
+        let fault = self.shared.next_call(procedure)?;
         // The messages in the middle of a stream have no answer that could be lost.
         match (message.kind(), message.status(), fault) {
             (STREAM, CONTINUE, Fault::Lost) => Some(Fault::Refused),
