@@ -61,8 +61,14 @@ pub struct RpcProxy {
 }
 
 impl RpcProxy {
-    /// Listens at `socket`.
+    /// Listens at `socket`, before the machine's own libvirtd.
     pub fn new(socket: &Path) -> Self {
+        Self::between(socket, Path::new(LIBVIRTD))
+    }
+
+    /// Listens at `socket`, before the libvirtd that listens at `libvirtd`.
+    pub fn between(socket: &Path, libvirtd: &Path) -> Self {
+        let libvirtd = libvirtd.to_owned();
         let listener = UnixListener::bind(socket).unwrap();
         let shared = Arc::new(Shared::default());
         let accepting = Arc::clone(&shared);
@@ -70,7 +76,7 @@ impl RpcProxy {
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
-                let server = UnixStream::connect(LIBVIRTD).expect("libvirtd");
+                let server = UnixStream::connect(&libvirtd).expect("libvirtd");
                 Connection::start(client, server, &accepting);
             }
         });
