@@ -5,7 +5,7 @@ mod properties;
 mod record;
 mod volume;
 
-pub use attachment::{Attachments, attached_disk_cids, users, volumes_of};
+pub use attachment::{Attachments, attached_disk_cids, users, users_of_ours, volumes_of};
 pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
 pub use volume::{create_volume, delete, delete_if_there, require_format, require_growth, resize};

@@ -202,6 +202,15 @@ impl Host {
         run("nsenter", &[&["-t", &pid, "-m", "-n", "-p"], command].concat())
     }
 
+    /// The process of this name within the host, as this machine numbers it: `libvirtd`, `virtlogd`, the first VM.
+    #[track_caller]
+    pub fn process(&self, name: &str) -> u32 {
+        children(self.first_process().unwrap())
+            .into_iter()
+            .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
+            .unwrap_or_else(|| panic!("no process {name} in the host"))
+    }
+
     /// Everything that a call could have changed.
     pub fn state(&self) -> (Vec<String>, String) {
         let mut files = self.files();
@@ -211,17 +220,13 @@ impl Host {
 
     /// Sends libvirtd, and nothing else there, a signal: `STOP`, `CONT`, `KILL`.
     pub fn signal(&self, signal: &str) {
-        let libvirtd = self.process("libvirtd").to_string();
-        run("kill", &[&format!("-{signal}"), &libvirtd]).unwrap();
-    }
-
-    /// The process of this name within the host, as this machine numbers it: `libvirtd`, `virtlogd`, the first VM.
-    #[track_caller]
-    pub fn process(&self, name: &str) -> u32 {
-        children(self.first_process().unwrap())
+        let libvirtd = children(self.first_process().unwrap())
             .into_iter()
-            .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
-            .unwrap_or_else(|| panic!("no process {name} in the host"))
+            .find(|pid| {
+                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "libvirtd")
+            })
+            .expect("a libvirtd");
+        run("kill", &[&format!("-{signal}"), &libvirtd.to_string()]).unwrap();
     }
 
     fn first_process(&self) -> Option<u32> {

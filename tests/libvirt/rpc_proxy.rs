@@ -61,23 +61,25 @@ pub struct RpcProxy {
 }
 
 impl RpcProxy {
-    /// Listens at `socket`, before the machine's own libvirtd.
+    /// Listens at `socket`, for the machine's own libvirtd.
     pub fn new(socket: &Path) -> Self {
-        Self::between(socket, Path::new(LIBVIRTD))
+        Self::to(Path::new(LIBVIRTD), socket)
     }
 
-    /// Listens at `socket`, before the libvirtd that listens at `libvirtd`.
-    pub fn between(socket: &Path, libvirtd: &Path) -> Self {
-        let libvirtd = libvirtd.to_owned();
+    /// Listens at `socket`, for the libvirtd that listens at `libvirtd`.
+    pub fn to(libvirtd: &Path, socket: &Path) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let shared = Arc::new(Shared::default());
         let accepting = Arc::clone(&shared);
+        let libvirtd = libvirtd.to_owned();
         // Ends with the process.
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
-                let server = UnixStream::connect(&libvirtd).expect("libvirtd");
-                Connection::start(client, server, &accepting);
+                // One that is down hangs up on the client.
+                if let Ok(server) = UnixStream::connect(&libvirtd) {
+                    Connection::start(client, server, &accepting);
+                }
             }
         });
         Self {
