@@ -1,6 +1,9 @@
 //! Which VMs refer to a disk, and how: read from the domains' XML, running and defined.
 
-use crate::cid::names_disk;
+use std::panic::resume_unwind;
+use std::thread;
+
+use crate::cid::{Cid, names_disk};
 use crate::config::DiskBus;
 use crate::libvirt::{Connection, Domain};
 use crate::rpc::{ErrorType, Result};
@@ -10,6 +13,12 @@ use crate::xml::element::Element;
 
 /// More disks than any bus has places for.
 const MAX_POSITIONS: usize = 1000;
+
+/// How many VMs are asked for at once. Libvirtd works on 5 requests of a connection at a time (`max_client_requests`).
+const LOOKS_AT_ONCE: usize = 4;
+
+/// As many VMs are not worth a thread.
+const SMALLEST_SHARE: usize = 16;
 
 /// A VM's disks, as its running self and its next start see them.
 pub struct Attachments {
@@ -85,10 +94,40 @@ impl Attachments {
 
 /// Names of all VMs that refer to the volume, running or only defined, through whatever spelling.
 pub fn users(libvirt: &Connection, volume: &str) -> Result<Vec<String>> {
+    users_among(&libvirt.all_domains()?, volume)
+}
+
+/// As `users`, but only of VMs whose names are cids of ours: those that another call may be attaching the disk to.
+pub fn users_of_ours(libvirt: &Connection, volume: &str) -> Result<Vec<String>> {
+    let mut domains = libvirt.all_domains()?;
+    domains.retain(|domain| Cid::new(&domain.name).is_ok_and(|cid| cid.names_vm()));
+    users_among(&domains, volume)
+}
+
+/// Where there are many VMs, several are asked for at once: each is a way to the host and back.
+fn users_among(domains: &[Domain], volume: &str) -> Result<Vec<String>> {
+    let share = domains.len().div_ceil(LOOKS_AT_ONCE).max(SMALLEST_SHARE);
+    if domains.len() <= share {
+        return users_in_turn(domains, volume);
+    }
+    let found = thread::scope(|scope| {
+        let looks: Vec<_> = domains
+            .chunks(share)
+            .map(|domains| scope.spawn(move || users_in_turn(domains, volume)))
+            .collect();
+        let outcomes = looks
+            .into_iter()
+            .map(|look| look.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        outcomes.collect::<Result<Vec<_>>>()
+    })?;
+    Ok(found.concat())
+}
+
+fn users_in_turn(domains: &[Domain], volume: &str) -> Result<Vec<String>> {
     let mut users = Vec::new();
-    for domain in libvirt.all_domains()? {
-        match refers(&domain, volume) {
-            Ok(true) => users.push(domain.name),
+    for domain in domains {
+        match refers(domain, volume) {
+            Ok(true) => users.push(domain.name.clone()),
             Ok(false) => {}
             // Somebody else's VM may be deleted while we look.
             Err(error) if error.error_type == ErrorType::VmNotFound => {}

@@ -6,7 +6,7 @@ mod record;
 mod state;
 mod volume;
 
-pub use attachment::{Attachments, attached_disk_cids, users, volumes_of};
+pub use attachment::{Attachments, attached_disk_cids, users, users_of_ours, volumes_of};
 pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
 pub use state::{format, state};

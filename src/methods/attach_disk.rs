@@ -37,7 +37,7 @@ fn attach(
     disk_cid: &Cid,
     volume: &Volume,
 ) -> Result<DiskBus> {
-    require_no_other_user(libvirt, domain, volume)?;
+    require_no_other_user(domain, disk::users(libvirt, &volume.name)?)?;
     let attachments = Attachments::of(domain)?;
     let bus = attachments
         .bus_for(&volume.name)
@@ -63,8 +63,8 @@ fn attach(
             },
         );
         // Another call may have looked at the same time: now that the disk is in a definition, one of the two sees
-        // the other.
-        require_no_other_user(libvirt, domain, volume)?;
+        // the other. A call attaches disks to VMs of ours only.
+        require_no_other_user(domain, disk::users_of_ours(libvirt, &volume.name)?)?;
     }
     if lacks_live {
         domain.attach_device(&device, Changes::Live)?;
@@ -74,8 +74,8 @@ fn attach(
     Ok(bus)
 }
 
-fn require_no_other_user(libvirt: &Connection, domain: &Domain, volume: &Volume) -> Result<()> {
-    let mut others = disk::users(libvirt, &volume.name)?;
+fn require_no_other_user(domain: &Domain, users: Vec<String>) -> Result<()> {
+    let mut others = users;
     others.retain(|user| *user != domain.name);
     if others.is_empty() {
         return Ok(());

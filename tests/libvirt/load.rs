@@ -155,7 +155,7 @@ fn many_vms_by_many_workers() {
         workers: number("CPI_TEST_LOAD_WORKERS", 4),
     };
     load.sandbox.serve_dhcp();
-    let arguments = json!([tiny_guest::image(&load.sandbox), {}]);
+    let arguments = json!([tiny_guest::image(load.sandbox.directory()), {}]);
     let stemcell = load.sandbox.call("create_stemcell", arguments).result();
     let before = load.state();
     let started = Instant::now();

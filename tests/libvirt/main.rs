@@ -34,6 +34,7 @@ mod hosts_lost;
 mod hosts_transports;
 mod hot_plug;
 mod load;
+mod load_foreign;
 mod networks;
 mod networks_created;
 mod networks_host;

@@ -2,10 +2,11 @@
 //! lets go of disks as an operating system does. In firmware alone a guest never does.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::sandbox::{Sandbox, run};
+use crate::sandbox::run;
 
 /// What it says on its console when it is up.
 pub const UP: &str = "GUEST: ready";
@@ -46,14 +47,14 @@ const CODE: [u8; 53] = [
     // text:
 ];
 
-/// The `image` of a stemcell with the tiny guest.
-pub fn image(sandbox: &Sandbox) -> String {
+/// The `image` of a stemcell with the tiny guest, made in this directory.
+pub fn image(directory: &Path) -> String {
     let mut disk = CODE.to_vec();
     disk.extend(UP.bytes());
     disk.extend(b"\r\n\0");
     disk.resize(1 << 20, 0);
     disk[510..512].copy_from_slice(&[0x55, 0xaa]);
-    let directory = sandbox.directory().join("tiny");
+    let directory = directory.join("tiny");
     fs::create_dir_all(&directory).unwrap();
     fs::write(directory.join("root.img"), disk).unwrap();
     let image = directory.join("image").to_str().unwrap().to_owned();
