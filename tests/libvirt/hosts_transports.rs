@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::hosts_daemon::{Host, Setup};
 use crate::interrupts::interrupted;
-use crate::sandbox::{Answer, merge, run, wait_for};
+use crate::sandbox::{Answer, coverage, merge, run, wait_for};
 
 /// In everything that must never be shown.
 pub const PASSWORD: &str = "hunter2hunter2";
@@ -302,6 +302,7 @@ fn keys_are_gone_however_the_process_ends() {
             .args(["--config", path.to_str().unwrap()])
             .env_clear()
             .env("TMPDIR", &tmpdir)
+            .envs(coverage())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, coverage};
 
 impl Sandbox {
     /// Runs an operator's command: whether it was content, its output, and what it said on stderr.
@@ -26,7 +26,8 @@ impl Sandbox {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("TMPDIR", self.directory())
-            .env("COLUMNS", "80");
+            .env("COLUMNS", "80")
+            .envs(coverage());
         command
     }
 

@@ -1,6 +1,7 @@
 //! A corner of the host for one test: a pool, a network and a configuration of its own, gone when it is dropped
 //! together with whatever the test left in them.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -308,6 +309,12 @@ impl Answer {
     }
 }
 
+/// Where a build with coverage (`make coverage`) notes what it runs.
+pub fn coverage() -> Option<(&'static str, OsString)> {
+    const NAME: &str = "LLVM_PROFILE_FILE";
+    std::env::var_os(NAME).map(|file| (NAME, file))
+}
+
 /// One process, which has its request.
 fn start_cpi(config: &Path, tmpdir: &Path, request: &str, stderr: Stdio) -> Child {
     // What the Director gives its CPIs, and nothing else.
@@ -318,6 +325,7 @@ fn start_cpi(config: &Path, tmpdir: &Path, request: &str, stderr: Stdio) -> Chil
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("TMPDIR", tmpdir)
         .env("HOME", "/root")
+        .envs(coverage())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(stderr)
