@@ -11,7 +11,7 @@ ifneq ($(shell id -u),0)
 test_as_root := --config 'target."cfg(all())".runner=["$(CURDIR)/scripts/lib/as-root"]'
 endif
 
-.PHONY: help setup build release demo test reliability fuzz bench lint clean
+.PHONY: help setup build release demo test reliability fuzz bench coverage lint clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,11 @@ fuzz: setup ## Feed a million bad inputs to each reader (FUZZ_RUNS: another numb
 bench: build ## Measure the CPI side by side with the same work done by virsh
 	@scripts/setup bench
 	@scripts/bench
+
+coverage: setup ## Run all tests on a build that counts: which code that decides about data no test takes
+	@scripts/setup ceph coverage
+	@scripts/bare-root
+	@scripts/coverage
 
 lint: setup ## Check formatting; clippy with warnings as errors
 	@cargo fmt --check
