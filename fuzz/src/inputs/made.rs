@@ -99,6 +99,8 @@ fn vhd_footer(kind: u32, size: u64) -> Vec<u8> {
         16,
         if kind == 2 { u64::MAX } else { 512 }.to_be_bytes(),
     );
+    // Of other makers, QEMU believes cylinders, heads and sectors.
+    put(&mut footer, 28, *b"win ");
     put(&mut footer, 40, size.to_be_bytes());
     put(&mut footer, 48, size.to_be_bytes());
     put(&mut footer, 60, kind.to_be_bytes());
