@@ -1,8 +1,8 @@
 //! The same calls again and again: nothing piles up, neither volumes, VMs, entries and files, nor what libvirtd and the
 //! guest's QEMU hold. On a host of its own, whose libvirtd serves nobody else.
 //!
-//! A round makes a disk, attaches it to a guest that is up, detaches and deletes it. Two of five rounds also make and
-//! delete a VM. A few rounds in `make test`; `make reliability` does 500 (`CPI_TEST_SOAK_ROUNDS`) and prints a table.
+//! A round makes a disk, attaches it to a guest that is up, detaches and deletes it. Each tenth also makes and deletes a
+//! VM. A few rounds in `make test`; `make reliability` does 500 (`CPI_TEST_SOAK_ROUNDS`) and prints a table.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 
 use crate::footprint::{Footprint, files_below, growth};
 use crate::guest::BOOT_LIMIT;
-use crate::hosts_daemon::{Host, stemcell_arguments};
+use crate::hosts_daemon::Host;
 use crate::sandbox::{call_cpi, wait_for};
+use crate::tiny_guest;
 
 /// Rounds that are not measured: libvirtd and QEMU get ready for what they have not done before.
-const WARM_UP: usize = 5;
+const WARM_UP: usize = 11;
 
 /// Rows of the table.
 const ROWS: usize = 10;
@@ -31,7 +32,7 @@ const MEMORY_AT_ONCE: u64 = 16 * 1024;
 fn rounds() -> usize {
     match std::env::var("CPI_TEST_SOAK_ROUNDS") {
         Ok(number) => number.parse().expect("CPI_TEST_SOAK_ROUNDS is a number"),
-        Err(_) => 5,
+        Err(_) => 10,
     }
 }
 
@@ -81,21 +82,12 @@ impl Soak {
         call_cpi(&self.config, &temporary, &request.to_string()).result()
     }
 
-    fn create_vm(&self, stemcell: &Value, cloud_properties: Value, networks: Value) -> String {
-        let arguments = json!(["agent", stemcell, cloud_properties, networks, [], {}]);
-        let vm = self.call("create_vm", arguments);
-        vm[0].as_str().unwrap().to_owned()
-    }
-
-    /// A guest that is up, and has an address from DHCP.
     fn booted(&self, stemcell: &Value) -> String {
-        let networks = json!({"default": {"type": "dynamic", "dns": [], "default": ["dns", "gateway"],
-            "cloud_properties": {}}});
-        let vm = self.create_vm(stemcell, json!({"memory": 192}), networks);
+        let vm = self.call("create_vm", tiny_guest::vm_arguments(stemcell, json!({})))[0].clone();
+        let vm = vm.as_str().unwrap().to_owned();
         let console = self.host.directory().join(format!("console/{vm}.log"));
         wait_for("the guest to be up", BOOT_LIMIT, || {
-            let said = fs::read(&console).unwrap_or_default();
-            String::from_utf8_lossy(&said).contains("GUEST: ready")
+            fs::read_to_string(&console).is_ok_and(|said| said.contains(tiny_guest::UP))
         });
         vm
     }
@@ -105,9 +97,9 @@ impl Soak {
         self.call("attach_disk", json!([vm, disk]));
         self.call("detach_disk", json!([vm, disk]));
         self.call("delete_disk", json!([disk]));
-        match number % 5 {
+        match number % 20 {
             0 => self.vm_comes_and_goes(stemcell, "bios"),
-            1 => self.vm_comes_and_goes(stemcell, "efi"),
+            10 => self.vm_comes_and_goes(stemcell, "efi"),
             _ => {}
         }
     }
@@ -117,11 +109,12 @@ impl Soak {
         let networks = json!({"default": {"type": "manual", "ip": "10.134.0.10", "netmask": "255.255.255.0",
             "gateway": "10.134.0.1", "dns": [], "default": ["dns", "gateway"], "cloud_properties": {}}});
         let properties = json!({"memory": 64, "ephemeral_disk": 8, "firmware": firmware});
-        let other = self.create_vm(stemcell, properties, networks);
+        let arguments = json!(["agent", stemcell, properties, networks, [], {}]);
+        let other = self.call("create_vm", arguments)[0].clone();
         assert!(
             self.host
                 .virsh(&["net-dumpxml", "soak"])
-                .contains(&format!("name='{other}'"))
+                .contains(&format!("name='{}'", other.as_str().unwrap()))
         );
         self.call("delete_vm", json!([other]));
     }
@@ -158,7 +151,8 @@ impl Soak {
 #[test]
 fn nothing_piles_up_round_after_round() {
     let soak = Soak::new();
-    let stemcell = soak.call("create_stemcell", stemcell_arguments());
+    let image = tiny_guest::image(soak.host.directory());
+    let stemcell = soak.call("create_stemcell", json!([image, {}]));
     let vm = soak.booted(&stemcell);
     for number in 0..WARM_UP {
         soak.round(&stemcell, &vm, number);
