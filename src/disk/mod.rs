@@ -1,12 +1,14 @@
 //! Persistent disks: where they are, who uses them, and what is remembered about them.
 
 mod attachment;
+mod detach;
 mod properties;
 mod record;
 mod state;
 mod volume;
 
 pub use attachment::{Attachments, attached_disk_cids, users, users_of_ours, volumes_of};
+pub use detach::detach_live;
 pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
 pub use state::{format, state};

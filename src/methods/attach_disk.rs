@@ -1,6 +1,8 @@
 //! `attach_disk(vm_cid, disk_cid)`: gives the VM the disk, now if it runs, and at every later start. Answers with
 //! what the agent finds the disk by.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::Cpi;
@@ -52,22 +54,39 @@ fn attach(
     let record = Record::read(libvirt, &records, disk_cid)?;
     let device = device(libvirt, cpi, disk_cid, volume, &record, &attachments, bus)?;
     let mut undo = Undo::new();
+    // Where the connection is lost, nobody knows whether it was done.
+    let may_be_done = |outcome: &Result<()>| outcome.is_ok() || !libvirt.is_alive();
     if lacks_persistent {
-        domain.attach_device(&device, Changes::Persistent)?;
-        undo.push(
-            format!("disk {disk_cid} in the definition of VM {}", domain.name),
-            || {
-                cpi.libvirt_for_undo()?
-                    .domain(&domain.name)?
-                    .detach_device(&device, Changes::Persistent)
-            },
-        );
+        let outcome = domain.attach_device(&device, Changes::Persistent);
+        if may_be_done(&outcome) {
+            undo.push(
+                format!("disk {disk_cid} in the definition of VM {}", domain.name),
+                || {
+                    let domain = cpi.libvirt_for_undo()?.domain(&domain.name)?;
+                    Attachments::of(&domain)?
+                        .persistent_disk(&volume.name)
+                        .map_or(Ok(()), |device| domain.detach_device(device, Changes::Persistent))
+                },
+            );
+        }
+        outcome?;
         // Another call may have looked at the same time: now that the disk is in a definition, one of the two sees
         // the other. A call attaches disks to VMs of ours only.
         require_no_other_user(domain, disk::users_of_ours(libvirt, &volume.name)?)?;
     }
     if lacks_live {
-        domain.attach_device(&device, Changes::Live)?;
+        let outcome = domain.attach_device(&device, Changes::Live);
+        if may_be_done(&outcome) {
+            undo.push(
+                format!("disk {disk_cid} in the running VM {}", domain.name),
+                || {
+                    let libvirt = cpi.libvirt_for_undo()?;
+                    let timeout = Duration::from_secs(cpi.config.settings.detach_timeout);
+                    disk::detach_live(libvirt, &libvirt.domain(&domain.name)?, disk_cid, timeout)
+                },
+            );
+        }
+        outcome?;
     }
     undo.disarm();
     show_metadata(domain, disk_cid, &record);
