@@ -3,10 +3,11 @@
 
 use libvirt_bosh_cpi::config::{DiskBus, DomainType, Firmware, Graphics};
 use libvirt_bosh_cpi::rpc::{ErrorType, Result};
+use libvirt_bosh_cpi::xml::characters::is_representable;
 use libvirt_bosh_cpi::xml::dhcp_host::{self, DhcpHostSpec};
 use libvirt_bosh_cpi::xml::disk::{self, Device, DiskSource, DiskSpec};
 use libvirt_bosh_cpi::xml::domain::{self, DomainSpec, DomainTemplate};
-use libvirt_bosh_cpi::xml::element::{Element, is_representable};
+use libvirt_bosh_cpi::xml::element::Element;
 use libvirt_bosh_cpi::xml::platform::{HugePages, Platform};
 use libvirt_bosh_cpi::xml::volume::{self, VolumeFormat, VolumeSpec};
 
