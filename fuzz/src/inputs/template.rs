@@ -56,9 +56,9 @@ fn render(kind: u8, value: &str, template: &str) -> Result<Element> {
     match kind % 5 {
         0 => {
             let platform = Platform {
-                machine: value,
+                machine: "pc",
                 firmware: Some(Firmware::Efi),
-                cpu_mode: value,
+                cpu_mode: "host-model",
                 hugepages: Some(HugePages::OfSize(2)),
                 graphics: Graphics::Vnc,
             };
