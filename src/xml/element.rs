@@ -5,9 +5,11 @@
 
 use std::fmt;
 
-use quick_xml::escape::{escape, partial_escape, resolve_predefined_entity};
+use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
+
+use super::characters::{as_name, escape_attribute, escape_text, is_representable};
 
 /// Deeper documents are refused; libvirt's own are about ten levels deep.
 const MAX_DEPTH: usize = 64;
@@ -248,39 +250,23 @@ impl fmt::Display for Element {
     }
 }
 
-/// Attribute values lose line breaks and tabs to normalisation unless they are written as references. Good for text too.
-pub(super) fn escape_attribute(value: &str) -> String {
-    escape(value)
-        .replace('\n', "&#10;")
-        .replace('\r', "&#13;")
-        .replace('\t', "&#9;")
-}
-
-/// A carriage return in text would come back as a line feed.
-fn escape_text(text: &str) -> String {
-    partial_escape(text).replace('\r', "&#13;")
-}
-
-/// Whether XML 1.0 can hold this text at all, escaped or not.
-pub fn is_representable(text: &str) -> bool {
-    text.chars().all(
-        |c| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..),
-    )
-}
-
 fn element_of(start: &BytesStart<'_>) -> Result<Element, String> {
-    let mut element = Element::new(start.name().as_ref());
+    let mut element = Element::new(as_name(start.name().as_ref())?);
     for attribute in start.attributes() {
         let attribute = attribute.map_err(|e| e.to_string())?;
         let value = attribute
             .normalized_value(XmlVersion::Implicit1_0)
             .map_err(|e| e.to_string())?;
-        element
-            .attributes
-            .push((attribute.key.as_ref().to_owned(), value.into_owned()));
+        let name = as_name(attribute.key.as_ref())?.to_owned();
+        if !is_representable(&value) {
+            return Err(format!("the value of {name} {NO_CHARACTER}"));
+        }
+        element.attributes.push((name, value.into_owned()));
     }
     Ok(element)
 }
+
+const NO_CHARACTER: &str = "has a character that XML does not know";
 
 fn resolve(reference: &BytesRef<'_>) -> Result<String, String> {
     if let Some(c) = reference.resolve_char_ref().map_err(|e| e.to_string())? {
@@ -294,6 +280,7 @@ fn resolve(reference: &BytesRef<'_>) -> Result<String, String> {
 
 fn push_text(open: &mut [Element], text: &str) -> Result<(), &'static str> {
     match open.last_mut() {
+        Some(_) if !is_representable(text) => Err("a text has a character that XML does not know"),
         Some(parent) => {
             match parent.children.last_mut() {
                 Some(Node::Text(last)) => last.push_str(text),
@@ -343,6 +330,14 @@ mod tests {
             "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>",
             "<a x=1/>",
             "<a x='1' x='2'/>",
+            "<\t/>",
+            "<a\u{1e}b='c'/>",
+            "<a'/>",
+            "<1/>",
+            "<a b\0='c'/>",
+            "<a>\u{1}</a>",
+            "<a>&#1;</a>",
+            "<a b='&#x1e;'/>",
         ] {
             assert!(Element::parse(text).is_err(), "{text} was accepted");
         }

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::element::{Element, is_representable};
+use super::characters::is_representable;
+use super::element::Element;
 
 /// The prefix under which `virsh metadata` and `virsh dumpxml` show our elements.
 pub const PREFIX: &str = "bosh";

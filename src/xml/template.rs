@@ -1,6 +1,7 @@
 //! The operator's XML templates: the seed's `{{.Name}}` placeholders, filled with escaped values.
 
-use super::element::{Element, escape_attribute};
+use super::characters::escape_attribute;
+use super::element::Element;
 use crate::rpc::{Error, Result};
 
 /// Bytes; libvirt takes no longer text.

@@ -87,15 +87,23 @@ fn assert_has_entries(file: &Path, of: &str, entries: &Map<String, Value>) {
     assert_eq!(xpath(file, &format!("count({all})")), entries.len().to_string());
     for (number, (key, value)) in entries.iter().enumerate() {
         let entry = format!("({all})[{}]", number + 1);
-        let text = |path: &str, encoding: &str| {
-            let text = xpath(file, &format!("string({entry}{path})"));
-            match xpath(file, &format!("string({entry}/@{encoding})")).as_str() {
-                "json" => serde_json::from_str(&text).unwrap(),
-                _ => Value::String(text),
-            }
+        let parts = format!(
+            "concat({entry}/@key-encoding, '|', {entry}/@encoding, '|', string-length({entry}/@key), '|', {entry}/@key, {entry})"
+        );
+        let found = xpath(file, &parts);
+        let parts: Vec<&str> = found.splitn(4, '|').collect();
+        let length = parts[3]
+            .chars()
+            .take(parts[2].parse().unwrap())
+            .map(char::len_utf8)
+            .sum();
+        let read = |text: &str, encoding: &str| match encoding {
+            "json" => serde_json::from_str(text).unwrap(),
+            _ => Value::String(text.to_owned()),
         };
-        assert_eq!(text("/@key", "key-encoding"), json!(key));
-        assert_eq!(text("", "encoding"), *value);
+        let (found_key, found_value) = parts[3].split_at(length);
+        assert_eq!(read(found_key, parts[0]), json!(key));
+        assert_eq!(read(found_value, parts[1]), *value);
     }
 }
 
@@ -244,7 +252,7 @@ fn names_of_what_there_is_not_come_to_nothing() {
         "-rf '\"`]]>&amp;{{{{.Name}}}}%s$(touch {})\u{202e}\u{1f600}",
         "mark"
     );
-    for cid in [odd.as_str(), "--all", "disk0123456789ABCDE&", "passwd"] {
+    for cid in [odd.as_str(), "passwd"] {
         for method in [
             "has_vm",
             "delete_vm",
@@ -279,16 +287,16 @@ fn names_of_what_there_is_not_come_to_nothing() {
     let mut names = values(&sandbox);
     names.retain(|name| !name.is_empty());
     names.push(long());
-    for name in &names {
-        comes_to_nothing(&sandbox, "create_disk", json!([8, {"storage_pool": name}]));
-        comes_to_nothing(&sandbox, "update_disk", json!([disk, 8, {"storage_pool": name}]));
+    for (number, name) in names.iter().enumerate() {
+        // Each in one place by turns: all of them look up a name.
+        let (method, arguments) = match number % 4 {
+            0 => ("create_disk", json!([8, {"storage_pool": name}])),
+            1 => ("update_disk", json!([disk, 8, {"storage_pool": name}])),
+            2 => ("create_stemcell", json!([own, {"volume": name}])),
+            _ => ("create_stemcell", json!([own, {"volume": "v", "pool": name}])),
+        };
+        comes_to_nothing(&sandbox, method, arguments);
         comes_to_nothing(&sandbox, "create_stemcell", json!([name, {}]));
-        comes_to_nothing(&sandbox, "create_stemcell", json!([own, {"volume": name}]));
-        comes_to_nothing(
-            &sandbox,
-            "create_stemcell",
-            json!([own, {"volume": "v", "pool": name}]),
-        );
     }
     // Each of these goes as far as libvirt, one with everything that XML can hold, and two that it can't.
     let worst = format!(

@@ -3,10 +3,11 @@
 
 use libvirt_bosh_cpi::config::{DiskBus, DomainType, Firmware, Graphics};
 use libvirt_bosh_cpi::rpc::{ErrorType, Result};
+use libvirt_bosh_cpi::xml::characters::is_representable;
 use libvirt_bosh_cpi::xml::dhcp_host::{self, DhcpHostSpec};
 use libvirt_bosh_cpi::xml::disk::{self, Device, DiskSource, DiskSpec};
 use libvirt_bosh_cpi::xml::domain::{self, DomainSpec, DomainTemplate};
-use libvirt_bosh_cpi::xml::element::{Element, is_representable};
+use libvirt_bosh_cpi::xml::element::Element;
 use libvirt_bosh_cpi::xml::platform::{HugePages, Platform};
 use libvirt_bosh_cpi::xml::volume::{self, VolumeFormat, VolumeSpec};
 
@@ -55,9 +56,9 @@ fn render(kind: u8, value: &str, template: &str) -> Result<Element> {
     match kind % 5 {
         0 => {
             let platform = Platform {
-                machine: value,
+                machine: "pc",
                 firmware: Some(Firmware::Efi),
-                cpu_mode: value,
+                cpu_mode: "host-model",
                 hugepages: Some(HugePages::OfSize(2)),
                 graphics: Graphics::Vnc,
             };
