@@ -30,14 +30,20 @@ pub fn read<T: DeserializeOwned>(libvirt: &Connection, pool: &Pool, name: &str) 
         return Ok(None);
     };
     let bytes = volume.download(libvirt, MAX_BYTES as u64)?;
-    let record = serde_json::from_slice(&bytes).ok();
+    // What a call that was killed had grown it by, and not filled.
+    let length = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    let record = serde_json::from_slice(&bytes[..length]).ok();
     if record.is_none() {
         log::warn!("volume {name} in pool {} is no record; ignoring it", pool.name);
     }
     Ok(record)
 }
 
-/// Puts the record in place of the one before; `None` leaves no record. `what` is for messages.
+/// Puts the record in place of the one before, in the same volume, so that there is one at every moment; `None` leaves
+/// no record. `what` is for messages.
 ///
 /// # Errors
 /// `NoDiskSpace`; `CloudError`, for a record of more than 256 KiB too. The one before is still there then.
@@ -57,23 +63,12 @@ pub fn write<T: Serialize>(
                 .ok_or_else(too_large)
         })
         .transpose()?;
-    let before = match pool.volume(name)? {
-        Some(volume) => {
-            let bytes = volume.download(libvirt, MAX_BYTES as u64)?;
-            volume.delete()?;
-            Some(bytes)
-        }
-        None => None,
-    };
-    let Some(bytes) = bytes else {
-        return Ok(());
-    };
-    upload(libvirt, pool, name, &bytes).inspect_err(|_| {
-        // What a full pool had room for a moment ago it may have room for again.
-        if let Some(Err(e)) = before.map(|bytes| upload(libvirt, pool, name, &bytes)) {
-            log::warn!("volume {name} is lost: {e}");
-        }
-    })
+    match (pool.volume(name)?, bytes) {
+        (Some(volume), Some(bytes)) => volume.replace_content(libvirt, &bytes, b' '),
+        (Some(volume), None) => volume.delete(),
+        (None, Some(bytes)) => upload(libvirt, pool, name, &bytes),
+        (None, None) => Ok(()),
+    }
 }
 
 /// Forgets the record; none is fine.

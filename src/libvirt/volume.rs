@@ -3,7 +3,7 @@
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::storage_vol::StorageVol;
 use virt::stream::Stream;
-use virt::sys::VIR_STORAGE_VOL_DELETE_WITH_SNAPSHOTS;
+use virt::sys::{VIR_STORAGE_VOL_DELETE_WITH_SNAPSHOTS, VIR_STORAGE_VOL_RESIZE_ALLOCATE};
 
 use super::Connection;
 use super::busy::when_free;
@@ -16,6 +16,9 @@ use crate::xml::volume::VolumeFormat;
 
 /// What one stream message carries at most, bytes: libvirt's own limit for all versions.
 const CHUNK: usize = 262_120;
+
+/// What file systems mostly allocate at once, bytes.
+const BLOCK: u64 = 4096;
 
 /// One volume of a pool.
 pub struct Volume {
@@ -149,7 +152,29 @@ impl Volume {
 
     /// Grows the volume to this many bytes.
     pub fn resize(&self, bytes: u64) -> Result<()> {
-        when_free(|| self.volume.resize(bytes, 0)).map_err(|e| self.failed("resizing", e))
+        self.resize_with(bytes, 0)
+    }
+
+    fn resize_with(&self, bytes: u64, flags: u32) -> Result<()> {
+        when_free(|| self.volume.resize(bytes, flags)).map_err(|e| self.failed("resizing", e))
+    }
+
+    /// Puts these bytes over the content of a small raw volume, and the filler over what is left of it. One that is too
+    /// small is grown by zeros first, whose blocks are allocated as those that it has.
+    ///
+    /// # Errors
+    /// `NoDiskSpace`, the content being what it was; `CloudError`.
+    pub fn replace_content(&self, connection: &Connection, bytes: &[u8], filler: u8) -> Result<()> {
+        let state = self.state()?;
+        let mut capacity = state.capacity;
+        if bytes.len() as u64 > capacity {
+            // Libvirt takes a size below the blocks that are there already for shrinking.
+            capacity = state.allocation.max(bytes.len() as u64).next_multiple_of(BLOCK);
+            self.resize_with(capacity, VIR_STORAGE_VOL_RESIZE_ALLOCATE)?;
+        }
+        let mut content = bytes.to_vec();
+        content.resize(usize::try_from(capacity).unwrap_or(bytes.len()), filler);
+        self.fill(connection, &content)
     }
 
     pub(super) fn failed(&self, doing: &str, e: LibvirtError) -> Error {

@@ -127,6 +127,12 @@ fn disks() {
             if result.is_none() {
                 bench.call("set_disk_metadata", arguments.clone());
             }
+            let record = format!("{}.record", arguments[0].as_str().unwrap());
+            let record = std::fs::read_to_string(bench.host.pool().join(record)).unwrap();
+            assert!(
+                record.contains(r#""cache":"none""#) && record.contains(r#""deployment":"cf""#),
+                "{record}"
+            );
             bench.call("delete_disk", json!([arguments[0]]));
         },
         after_error: Some(|bench, arguments| {
