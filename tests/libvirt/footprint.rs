@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub struct Footprint {
     pub descriptors: usize,
     pub threads: usize,
-    /// KiB that are this process's own, its share of what it has in common with others included.
+    /// KiB of heap and stacks: what it has in common with others depends on how many others there are.
     pub memory: u64,
 }
 
@@ -22,7 +22,7 @@ impl Footprint {
         Self {
             descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
             threads: fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(),
-            memory: field(&read("smaps_rollup"), "Pss:"),
+            memory: field(&read("smaps_rollup"), "Anonymous:"),
         }
     }
 }

@@ -16,6 +16,7 @@ mod rpc_proxy;
 mod sandbox;
 mod tiny_guest;
 
+mod attach_race;
 mod boots;
 mod cdrom;
 mod dhcp_entries;
