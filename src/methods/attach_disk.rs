@@ -63,9 +63,14 @@ fn attach(
                 format!("disk {disk_cid} in the definition of VM {}", domain.name),
                 || {
                     let domain = cpi.libvirt_for_undo()?.domain(&domain.name)?;
-                    Attachments::of(&domain)?
-                        .persistent_disk(&volume.name)
-                        .map_or(Ok(()), |device| domain.detach_device(device, Changes::Persistent))
+                    let attachments = Attachments::of(&domain)?;
+                    match attachments.persistent_disk(&volume.name) {
+                        // A guest that has it, and does not let go of it, keeps it in both.
+                        Some(device) if attachments.live_disk(&volume.name).is_none() => {
+                            domain.detach_device(device, Changes::Persistent)
+                        }
+                        _ => Ok(()),
+                    }
                 },
             );
         }
