@@ -1,6 +1,6 @@
 //! Which VMs refer to a disk, and how: read from the domains' XML, running and defined.
 
-use std::panic::resume_unwind;
+use std::sync::mpsc::channel;
 use std::thread;
 
 use crate::cid::{Cid, names_disk};
@@ -94,33 +94,41 @@ impl Attachments {
 
 /// Names of all VMs that refer to the volume, running or only defined, through whatever spelling.
 pub fn users(libvirt: &Connection, volume: &str) -> Result<Vec<String>> {
-    users_among(&libvirt.all_domains()?, volume)
+    users_among(libvirt.all_domains()?, volume)
 }
 
 /// As `users`, but only of VMs whose names are cids of ours: those that another call may be attaching the disk to.
 pub fn users_of_ours(libvirt: &Connection, volume: &str) -> Result<Vec<String>> {
     let mut domains = libvirt.all_domains()?;
     domains.retain(|domain| Cid::new(&domain.name).is_ok_and(|cid| cid.names_vm()));
-    users_among(&domains, volume)
+    users_among(domains, volume)
 }
 
-/// Where there are many VMs, several are asked for at once: each is a way to the host and back.
-fn users_among(domains: &[Domain], volume: &str) -> Result<Vec<String>> {
+/// Where there are many VMs, several are asked for at once: each is a way to the host and back. Once one look has failed,
+/// the others are not waited for: where a connection is given up with several calls on their way, libvirt's client ends
+/// one of them and lets the others wait for answers that cannot come.
+fn users_among(mut domains: Vec<Domain>, volume: &str) -> Result<Vec<String>> {
     let share = domains.len().div_ceil(LOOKS_AT_ONCE).max(SMALLEST_SHARE);
     if domains.len() <= share {
-        return users_in_turn(domains, volume);
+        return users_in_turn(&domains, volume);
     }
-    let found = thread::scope(|scope| {
-        let looks: Vec<_> = domains
-            .chunks(share)
-            .map(|domains| scope.spawn(move || users_in_turn(domains, volume)))
-            .collect();
-        let outcomes = looks
-            .into_iter()
-            .map(|look| look.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        outcomes.collect::<Result<Vec<_>>>()
-    })?;
-    Ok(found.concat())
+    let (sender, found) = channel();
+    let mut looks = 0;
+    while !domains.is_empty() {
+        let part = domains.split_off(domains.len().saturating_sub(share));
+        let (sender, volume) = (sender.clone(), volume.to_owned());
+        looks += 1;
+        thread::spawn(move || {
+            // Nobody listens any more where another look has failed.
+            let _ = sender.send(users_in_turn(&part, &volume));
+        });
+    }
+    drop(sender);
+    let outcomes = found.into_iter().collect::<Result<Vec<_>>>()?;
+    assert_eq!(outcomes.len(), looks, "a look at VMs panicked");
+    let mut users = outcomes.concat();
+    users.sort();
+    Ok(users)
 }
 
 fn users_in_turn(domains: &[Domain], volume: &str) -> Result<Vec<String>> {

@@ -11,21 +11,32 @@ use crate::progress::Progress;
 /// How often to look. Most copies are done before the first time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the watcher's last look may take.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// Makes the copy to the volume of this name, and shows how many of `total` bytes it has.
+///
+/// The watcher is not waited for for ever: where a connection is given up with two calls on their way, libvirt's client
+/// ends one of them and lets the other wait for an answer that cannot come.
 pub(super) fn watched<T>(pool: &StoragePool, name: &str, total: u64, copy: impl FnOnce() -> T) -> T {
     let (copying, ended) = channel::<()>();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let progress = Progress::new(format!("copying to {name}"), total);
-            while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                let volume = pool.lookup_storage_vol_by_name(name);
-                if let Ok(info) = volume.and_then(|volume| volume.info()) {
-                    progress.at(info.allocation);
-                }
+    let (watching, unwatched) = channel::<()>();
+    let (pool, name) = (pool.clone(), name.to_owned());
+    thread::spawn(move || {
+        let progress = Progress::new(format!("copying to {name}"), total);
+        while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+            let volume = pool.lookup_storage_vol_by_name(&name);
+            if let Ok(info) = volume.and_then(|volume| volume.info()) {
+                progress.at(info.allocation);
             }
-        });
-        let outcome = copy();
-        drop(copying);
-        outcome
-    })
+        }
+        drop(progress);
+        drop(watching);
+    });
+    let outcome = copy();
+    drop(copying);
+    if unwatched.recv_timeout(LAST_LOOK) == Err(RecvTimeoutError::Timeout) {
+        log::debug!("what watched the copy still waits for libvirt");
+    }
+    outcome
 }

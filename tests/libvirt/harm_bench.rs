@@ -230,6 +230,27 @@ impl Bench {
             });
     }
 
+    /// A call that libvirtd stops answering at this procedure ends within its bound; libvirtd goes on afterwards.
+    #[track_caller]
+    pub fn given_up_at(&self, procedure: u32, number: usize, method: &str, arguments: Value) {
+        self.configure(1, 2);
+        let libvirtd = self.host.libvirtd();
+        self.proxy
+            .plan_event(At::Procedure(procedure, number), Fault::Before, move || {
+                libvirtd.signal("STOP");
+            });
+        let started = Instant::now();
+        let answer = self.ask(method, arguments);
+        let took = started.elapsed();
+        let (_, happened) = self.proxy.seen();
+        assert!(happened, "{}", answer.stderr);
+        self.proxy.plan(None);
+        self.configure(10, 30);
+        self.heal(Harm::Stopped, happened);
+        assert!(took < BOUND, "{took:?}: {}", answer.stderr);
+        answer.error("CloudError", true);
+    }
+
     /// Brings libvirtd back, whatever has become of it.
     fn heal(&self, harm: Harm, happened: bool) {
         match harm {

@@ -195,6 +195,30 @@ fn disks() {
     });
 }
 
+/// Libvirt's client ends one of several calls on their way and lets the others wait for ever.
+#[test]
+fn calls_made_at_once_are_given_up_together() {
+    const GET_XML: u32 = 14;
+    const COPY_VOLUME: u32 = 125;
+    let bench = Bench::new();
+    let disk = disk_with_content(&bench);
+    bench.given_up_at(COPY_VOLUME, 1, "snapshot_disk", json!([disk, {}]));
+    delete_strays(&bench, "snap", "delete_snapshot");
+
+    let xml = bench.host.directory().join("domain.xml");
+    for number in 0..64 {
+        let domain = format!(
+            "<domain type='qemu'><name>other-{number}</name><memory unit='MiB'>16</memory>\
+             <os><type>hvm</type></os></domain>"
+        );
+        std::fs::write(&xml, domain).unwrap();
+        bench.host.virsh(&["define", xml.to_str().unwrap()]);
+    }
+    bench.given_up_at(GET_XML, 3, "delete_disk", json!([disk]));
+    assert_eq!(bench.volumes("disk"), [disk.as_str().unwrap()]);
+    bench.call("delete_disk", json!([disk]));
+}
+
 fn vm_arguments(bench: &Bench, address: &str) -> Value {
     let networks = json!({"default": {"type": "manual", "ip": address, "netmask": "255.255.255.0",
         "gateway": "10.78.0.1", "dns": [], "default": ["dns", "gateway"], "cloud_properties": {}}});

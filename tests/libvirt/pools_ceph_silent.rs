@@ -121,7 +121,7 @@ fn a_ceph_that_says_nothing_is_given_up_and_nothing_is_lost() {
     assert_eq!(bench.ceph.images(), images);
     bench.assert_attached(&disk, false);
 
-    // In the middle of calls. QEMU, which the guest stands still for, gives up as the host's ceph.conf says.
+    // In the middle of calls. QEMU gives up as the host's ceph.conf says.
     bench.stop_at(ATTACH_DEVICE_FLAGS, 2, Fault::Before);
     bench.fails("attach_disk", json!([bench.vm, disk]));
     bench.go_on();
