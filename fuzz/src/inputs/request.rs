@@ -43,7 +43,7 @@ pub fn run(bytes: &[u8]) -> bool {
     assert!(error["ok_to_retry"].is_boolean());
     let message = error["message"].as_str().expect("a message that is a string");
     assert!(
-        !message.is_empty() && !message.contains("internal error"),
+        !message.is_empty() && !message.starts_with("internal error"),
         "{message}"
     );
     message.contains(NOWHERE)
