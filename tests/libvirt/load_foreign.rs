@@ -20,7 +20,7 @@ use crate::tiny_guest;
 const WAITING: usize = 12;
 
 /// Rounds of the long form, each with all three surroundings.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 6;
 
 /// Methods that must know of every VM on the host whether it uses the disk: they ask for each once.
 const LOOK_AT_ALL_VMS: [&str; 4] = ["attach_disk", "snapshot_disk", "delete_snapshot", "delete_disk"];

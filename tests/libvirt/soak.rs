@@ -23,7 +23,7 @@ const WARM_UP: usize = 11;
 const ROWS: usize = 10;
 
 /// What libvirtd may grow by with each round, KiB, where there are rounds enough to tell.
-const MEMORY_PER_ROUND: f64 = 4.0;
+const MEMORY_PER_ROUND: f64 = 8.0;
 const ENOUGH_ROUNDS: usize = 100;
 
 /// What a few rounds may add to libvirtd, KiB: its allocator takes memory in large pieces.
