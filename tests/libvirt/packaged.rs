@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::bosh::{render_job, response, root};
 use crate::hosts_daemon::{Host, Setup};
 use crate::hosts_transports::{PASSWORD, sasl_user, sshd};
-use crate::sandbox::{cache, run, virsh, wait_for};
+use crate::sandbox::{Sandbox, cache, run, virsh, wait_for};
 
 /// Whom the Director runs its CPIs as, here: an ordinary user.
 const VCAP: u32 = 65534;
@@ -142,6 +142,59 @@ fn in_a_root_without_libvirt() {
     virsh(&["undefine", vm]);
     assert_eq!(found["result"], true, "{found}");
     bare.connects(0, &json!({}));
+}
+
+/// Libraries that a client of libvirtd never gets to are not in the package: nothing may get to their stand-ins.
+#[test]
+fn every_method_without_the_libraries_left_out() {
+    let bare = Bare::new();
+    let package = bare.vcap.path().join("packages/libvirt_cpi");
+    let icu = run("find", &[package.to_str().unwrap(), "-name", "libicudata*"]).unwrap();
+    assert_eq!(icu, "", "half of the package, which nothing needs");
+
+    let sandbox = Sandbox::new();
+    let call = |method: &str, arguments: Value| {
+        let mut command = Command::new(package.join("bin/cpi"));
+        command.arg("--config").arg(sandbox.config_path());
+        let request = json!({"method": method, "arguments": arguments, "api_version": 3});
+        let answer = response(&mut command, &request);
+        assert_eq!(answer["error"], Value::Null, "{method}: {answer}");
+        answer["result"].clone()
+    };
+    let stemcell = call(
+        "create_stemcell",
+        json!([sandbox.image_without_system(), {}, {"tags": {"a": "b"}}]),
+    );
+    let networks = sandbox.manual_network(10);
+    let vm = call(
+        "create_vm",
+        json!(["agent", stemcell, {"memory": 64}, networks, [], {}]),
+    )[0]
+    .clone();
+    assert_eq!(call("has_vm", json!([vm])), true);
+    call("set_vm_metadata", json!([vm, {"name": "job/0"}]));
+    call("reboot_vm", json!([vm]));
+    call(
+        "calculate_vm_cloud_properties",
+        json!([{"cpu": 1, "ram": 64, "ephemeral_disk_size": 1}]),
+    );
+    let disk = call("create_disk", json!([8, {}, vm]));
+    call("resize_disk", json!([disk, 9]));
+    call("set_disk_metadata", json!([disk, {"a": "b"}]));
+    let copied = call("update_disk", json!([disk, 9, {"format": "qcow2"}]));
+    call("attach_disk", json!([vm, copied]));
+    assert_eq!(call("get_disks", json!([vm])), json!([copied]));
+    let snapshot = call("snapshot_disk", json!([copied, {"a": "b"}]));
+    call("delete_snapshot", json!([snapshot]));
+    call("delete_vm", json!([vm]));
+    call("delete_disk", json!([copied]));
+    assert_eq!(call("has_disk", json!([copied])), false);
+    call("delete_stemcell", json!([stemcell]));
+    let network = call(
+        "create_network",
+        json!([{"type": "manual", "netmask_bits": 28, "cloud_properties": {"mode": "isolated"}}]),
+    );
+    call("delete_network", json!([network[0]]));
 }
 
 /// A domain that needs nothing and never runs.
