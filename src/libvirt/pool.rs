@@ -77,11 +77,15 @@ impl Pool {
     /// The outcome of looking into one of all active pools. None for a pool that has stopped since they were listed:
     /// it is passed over as if it had stopped before.
     pub fn unless_stopped<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
-        match (outcome, self.pool.is_active()) {
-            (Ok(found), _) => Ok(Some(found)),
-            (Err(_), Ok(false)) => Ok(None),
-            (Err(_), Err(e)) if is(&e, ErrorNumber::NoStoragePool) => Ok(None),
-            (Err(error), _) => Err(error),
+        // Most looks find something out; then nobody need ask whether the pool is there.
+        let error = match outcome {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) => error,
+        };
+        match self.pool.is_active() {
+            Ok(false) => Ok(None),
+            Err(e) if is(&e, ErrorNumber::NoStoragePool) => Ok(None),
+            Ok(true) | Err(_) => Err(error),
         }
     }
 
