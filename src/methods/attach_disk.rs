@@ -1,9 +1,12 @@
 //! `attach_disk(vm_cid, disk_cid)`: gives the VM the disk, now if it runs, and at every later start. Answers with
 //! what the agent finds the disk by.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::Cpi;
+use super::detach_disk::detach_live;
 use crate::cid::Cid;
 use crate::config::DiskBus;
 use crate::disk::{self, Attachments, Record};
@@ -52,16 +55,12 @@ fn attach(
     let record = Record::read(libvirt, &records, disk_cid)?;
     let device = device(libvirt, cpi, disk_cid, volume, &record, &attachments, bus)?;
     let mut undo = Undo::new();
+    // Before it is done: where the connection is lost, nobody knows whether it was.
+    undo.push(format!("disk {disk_cid} of VM {}", domain.name), || {
+        take_back(cpi, &domain.name, disk_cid, lacks_live, lacks_persistent)
+    });
     if lacks_persistent {
         domain.attach_device(&device, Changes::Persistent)?;
-        undo.push(
-            format!("disk {disk_cid} in the definition of VM {}", domain.name),
-            || {
-                cpi.libvirt_for_undo()?
-                    .domain(&domain.name)?
-                    .detach_device(&device, Changes::Persistent)
-            },
-        );
         // Another call may have looked at the same time: now that the disk is in a definition, one of the two sees
         // the other. A call attaches disks to VMs of ours only.
         require_no_other_user(domain, disk::users_of_ours(libvirt, &volume.name)?)?;
@@ -72,6 +71,22 @@ fn attach(
     undo.disarm();
     show_metadata(domain, disk_cid, &record);
     Ok(bus)
+}
+
+/// Takes the disk out of the descriptions that it was put into. A guest that does not let go of it keeps it in both.
+fn take_back(cpi: &Cpi, vm: &str, disk_cid: &Cid, live: bool, persistent: bool) -> Result<()> {
+    let libvirt = cpi.libvirt_for_undo()?;
+    let domain = libvirt.domain(vm)?;
+    let attachments = Attachments::of(&domain)?;
+    let name = disk_cid.as_str();
+    if live && attachments.live_disk(name).is_some() {
+        let timeout = Duration::from_secs(cpi.config.settings.detach_timeout);
+        detach_live(libvirt, &domain, disk_cid, timeout)?;
+    }
+    match attachments.persistent_disk(name) {
+        Some(device) if persistent => domain.detach_device(device, Changes::Persistent),
+        _ => Ok(()),
+    }
 }
 
 fn require_no_other_user(domain: &Domain, users: Vec<String>) -> Result<()> {

@@ -55,7 +55,12 @@ fn detach(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeout: Durati
 }
 
 /// Asks the guest to let go of the disk, again and again, until it has or the time is up.
-fn detach_live(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeout: Duration) -> Result<()> {
+pub(super) fn detach_live(
+    libvirt: &Connection,
+    domain: &Domain,
+    disk_cid: &Cid,
+    timeout: Duration,
+) -> Result<()> {
     let _step = logging::step(format!("waiting for the guest to let go of disk {disk_cid}"));
     let removed = domain.watch_removed_devices(libvirt);
     let deadline = Instant::now() + timeout;
