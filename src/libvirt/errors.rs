@@ -122,9 +122,11 @@ pub(super) fn means_busy(message: &str) -> bool {
         || message.contains("is still being allocated")
 }
 
-/// The VM already has a job of the kind that can only run once.
+/// The VM already has a job of the kind that can only run once, or one that is about to begin.
 pub(super) fn means_other_job(error: &LibvirtError) -> bool {
-    is(error, ErrorNumber::OperationInvalid) && error.message().contains("job")
+    let message = error.message();
+    (is(error, ErrorNumber::OperationInvalid) && message.contains("job"))
+        || (is(error, ErrorNumber::OperationTimeout) && message.contains("state change lock"))
 }
 
 #[cfg(test)]
