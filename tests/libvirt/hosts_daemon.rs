@@ -150,7 +150,8 @@ impl Host {
 
     pub fn wait_until_up(&self) {
         wait_for("the host's libvirtd", Duration::from_secs(60), || {
-            self.inside(&["virsh", "-q", "version"]).is_ok()
+            // Before its own /run is there, virsh would find the machine's libvirtd.
+            self.socket().exists() && self.inside(&["virsh", "-q", "version"]).is_ok()
         });
     }
 
