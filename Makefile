@@ -39,7 +39,8 @@ reliability: setup ## Hurt the CPI at every call to libvirt, load it, soak it: a
 	@CPI_TEST_LOAD_VMS=50 CPI_TEST_LOAD_WORKERS=10 CPI_TEST_FOREIGN=all CPI_TEST_SOAK_ROUNDS=500 cargo $(test_as_root) \
 		test --locked --test libvirt -- --nocapture --test-threads 1 load:: load_foreign:: soak::
 
-fuzz: setup ## Feed a million bad inputs to each reader (FUZZ_RUNS: another number); needs a C++ compiler
+fuzz: setup ## Feed a million bad inputs to each reader (FUZZ_RUNS: another number)
+	@scripts/setup fuzz
 	@scripts/fuzz
 
 bench: build ## Measure the CPI side by side with the same work done by virsh
