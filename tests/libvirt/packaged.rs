@@ -142,6 +142,13 @@ fn in_a_root_without_libvirt() {
     virsh(&["undefine", vm]);
     assert_eq!(found["result"], true, "{found}");
     bare.connects(0, &json!({}));
+
+    // Where libvirt does get to a library that is not in the package, as to libcurl for ESX, the caller has its answer.
+    let esx = json!({"type": "uri", "uri": "esx://someone@127.0.0.1/?no_verify=1", "password": "not needed"});
+    bare.configure(&esx);
+    let refused = bare.call(VCAP, "has_vm", json!([vm]));
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(message.contains("Could not initialize CURL"), "{message}");
 }
 
 /// Libraries that a client of libvirtd never gets to are not in the package: nothing may get to their stand-ins.
