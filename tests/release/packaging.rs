@@ -67,8 +67,9 @@ impl Package {
     fn compile(&self, into: &str) -> Tree {
         let target = self.path(into);
         fs::create_dir_all(&target).unwrap();
+        // Whatever the umask.
         let output = Command::new("bash")
-            .args(["-x", "packaging"])
+            .args(["-c", "umask 077 && exec bash -x packaging"])
             .current_dir(self.path("compile"))
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -102,7 +103,7 @@ fn copy(from: &Path, to: &Path) {
     fs::copy(from, to).unwrap();
 }
 
-/// Paths with modes and contents.
+/// Paths with modes and contents, directories without.
 type Tree = Vec<(PathBuf, u32, Vec<u8>)>;
 
 fn tree(directory: &Path) -> Tree {
@@ -117,15 +118,15 @@ fn tree(directory: &Path) -> Tree {
                 "{}: bosh follows no links out of src",
                 path.display()
             );
+            let content = if metadata.is_dir() {
+                Vec::new()
+            } else {
+                fs::read(&path).unwrap()
+            };
+            let relative = path.strip_prefix(directory).unwrap().to_owned();
+            found.push((relative, metadata.permissions().mode() & 0o7777, content));
             if metadata.is_dir() {
                 left.push(path);
-            } else {
-                let relative = path.strip_prefix(directory).unwrap().to_owned();
-                found.push((
-                    relative,
-                    metadata.permissions().mode() & 0o7777,
-                    fs::read(&path).unwrap(),
-                ));
             }
         }
     }
@@ -138,6 +139,8 @@ fn from_the_executable_to_the_package() {
     let package = Package::gather();
     packaging_only_copies_and_twice_gives_the_same(&package);
     the_executable_runs_from_its_package_alone(&package);
+    jammy_has_every_version_that_is_asked_for(&package);
+    no_stand_in_ends_the_process(&package);
 }
 
 fn packaging_only_copies_and_twice_gives_the_same(package: &Package) {
@@ -196,6 +199,63 @@ fn the_executable_runs_from_its_package_alone(package: &Package) {
     for name in ["LICENSE", "LIBRARIES", "libvirt0/copyright", "crates"] {
         assert!(package.path("install/licences").join(name).exists(), "{name}");
     }
+}
+
+/// The build's own check, done otherwise. Debian's glibc is newer than jammy's, so the loader here proves nothing.
+fn jammy_has_every_version_that_is_asked_for(package: &Package) {
+    let mut asked_for = Vec::new();
+    for file in executables_and_libraries(package) {
+        let listed = Command::new("readelf").arg("-V").arg(&file).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let needs = listed.split("Version needs section").nth(1).unwrap_or_default();
+        let names = needs.split_whitespace().filter(|word| word.starts_with("GLIBC_"));
+        asked_for.extend(names.map(|name| (name.to_owned(), file.clone())));
+    }
+    assert!(asked_for.len() > 100, "{asked_for:?}");
+    for (name, file) in asked_for {
+        let number = name
+            .strip_prefix("GLIBC_2.")
+            .and_then(|rest| rest.split('.').next());
+        let minor: u32 = number
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| panic!("{name} in {file:?}"));
+        assert!(minor <= 35, "{name} in {file:?}");
+    }
+}
+
+/// Whoever calls one gets an error and can say so.
+fn no_stand_in_ends_the_process(package: &Package) {
+    let listing = fs::read_to_string(package.path("install/licences/LIBRARIES")).unwrap();
+    let (_, names) = listing.split_once("Not these").unwrap();
+    let mut stand_ins = 0;
+    for name in names.lines().filter(|line| line.contains(".so.")) {
+        let wants = Command::new("nm")
+            .args(["-D", "--undefined-only"])
+            .arg(package.path("install/lib").join(name))
+            .output()
+            .unwrap();
+        let wants = String::from_utf8(wants.stdout).unwrap();
+        assert!(
+            !wants.contains("abort") && !wants.contains("exit"),
+            "{name}: {wants}"
+        );
+        stand_ins += 1;
+    }
+    assert!(stand_ins > 5, "{names}");
+}
+
+fn executables_and_libraries(package: &Package) -> Vec<PathBuf> {
+    [
+        "install/bin",
+        "install/lib",
+        "install/lib/sasl2",
+        "install/lib/ossl-modules",
+    ]
+    .iter()
+    .flat_map(|directory| fs::read_dir(package.path(directory)).unwrap())
+    .map(|entry| entry.unwrap().path())
+    .filter(|path| path.is_file())
+    .collect()
 }
 
 /// The libraries that the loader would take.
