@@ -138,6 +138,32 @@ fn stemcells_throttles_and_domain_types() {
     }
 }
 
+/// One by one, on top of what every operator needs; a new file is in this test by being there.
+#[test]
+fn every_ops_file_does_something_and_renders() {
+    let vars = manifest("libvirt-kvm-vars.yml");
+    let base = ["libvirt-tcp.yml", "openstack-stemcell.yml"];
+    let without = with_ops(&base, &vars);
+    let mut tried = Vec::new();
+    for entry in std::fs::read_dir(manifest("")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let is_ops_file = std::fs::read_to_string(manifest(&name))
+            .unwrap()
+            .lines()
+            .any(|line| line.starts_with("- type: "));
+        // Of the cloud-config: `the_cpi_config` has it.
+        let on_another_manifest = name == "cloud-config-hosts.yml";
+        if !is_ops_file || on_another_manifest || name == "libvirt-cpi.yml" || base.contains(&name.as_str()) {
+            continue;
+        }
+        let with = with_ops(&[&base[..], &[&name]].concat(), &vars);
+        assert_ne!(with, without, "{name} changes nothing");
+        configurations(&with);
+        tried.push(name);
+    }
+    assert!(tried.len() > 8, "{tried:?}");
+}
+
 #[test]
 fn what_is_around_the_properties() {
     let ops = ["libvirt-tls.yml", "openstack-stemcell.yml"];
