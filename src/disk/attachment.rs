@@ -70,6 +70,20 @@ impl Attachments {
             .and_then(|disk| DiskBus::from_name(disk.child("target")?.attribute("bus")?))
     }
 
+    /// Where the guest finds the volume if it was attached without a serial, as the seed's CPI does: by its place then,
+    /// as the seed's CPI says itself. None where it has a serial, or will get one because it is not attached yet.
+    pub fn path_without_serial(&self, volume: &str) -> Option<String> {
+        let disk = match self.live {
+            Some(_) => self.live_disk(volume)?,
+            None => self.persistent_disk(volume)?,
+        };
+        let target = disk.child("target")?;
+        let is_virtio = target.attribute("bus") == Some("virtio");
+        (is_virtio && disk.child("serial").is_none())
+            .then(|| target.attribute("dev").map(|name| format!("/dev/{name}")))
+            .flatten()
+    }
+
     /// Where on the bus the volume is or can be: the position it has in one of the descriptions, if it is free in
     /// the other, or else the first that is free in both.
     pub fn position_of(&self, volume: &str, bus: DiskBus) -> usize {
@@ -255,6 +269,28 @@ mod tests {
         };
         assert_eq!(attachments.position_of("v", DiskBus::Virtio), 3);
         assert_eq!(attachments.position_of("v", DiskBus::Scsi), 0);
+    }
+
+    #[test]
+    fn a_disk_without_a_serial_is_where_it_is() {
+        let xml = |disk: &str| {
+            Element::parse(&format!(
+                "<domain><devices><disk><source file='/p/v'/>{disk}</disk></devices></domain>"
+            ))
+            .unwrap()
+        };
+        let seeds = || xml("<target dev='vdd' bus='virtio'/>");
+        let ours = || xml("<target dev='vdd' bus='virtio'/><serial>s</serial>");
+        let without = || Element::parse("<domain><devices/></domain>").unwrap();
+        let path = |live: Option<Element>, persistent: Element| {
+            Attachments { live, persistent }.path_without_serial("v")
+        };
+        assert_eq!(path(Some(seeds()), ours()).as_deref(), Some("/dev/vdd"));
+        assert_eq!(path(None, seeds()).as_deref(), Some("/dev/vdd"));
+        assert_eq!(path(Some(ours()), seeds()), None);
+        // It gets one in the running VM, where it is not yet.
+        assert_eq!(path(Some(without()), seeds()), None);
+        assert_eq!(path(None, without()), None);
     }
 
     #[test]

@@ -25,30 +25,32 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let libvirt = cpi.libvirt()?;
     let domain = vm::get(libvirt, &vm_cid)?;
     let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
-    let bus = attach(libvirt, cpi, &domain, &disk_cid, &volume)
+    let hint = attach(libvirt, cpi, &domain, &disk_cid, &volume)
         .map_err(|e| e.during(format!("attaching disk {disk_cid} to VM {vm_cid}")))?;
-    let hint = disk::hint(&disk_cid, bus);
     Ok(if cpi.api_version == 1 { Value::Null } else { hint })
 }
 
-/// Returns the bus that the disk is on.
+/// Returns what the agent finds the disk by.
 fn attach(
     libvirt: &Connection,
     cpi: &Cpi,
     domain: &Domain,
     disk_cid: &Cid,
     volume: &Volume,
-) -> Result<DiskBus> {
+) -> Result<Value> {
     require_no_other_user(domain, disk::users(libvirt, &volume.name)?)?;
     let attachments = Attachments::of(domain)?;
     let bus = attachments
         .bus_for(&volume.name)
         .or(cpi.config.settings.disk_bus)
         .unwrap_or(DiskBus::Virtio);
+    let hint = attachments
+        .path_without_serial(&volume.name)
+        .map_or_else(|| disk::hint(disk_cid, bus), Value::from);
     let lacks_persistent = attachments.persistent_disk(&volume.name).is_none();
     let lacks_live = attachments.live.is_some() && attachments.live_disk(&volume.name).is_none();
     if !lacks_persistent && !lacks_live {
-        return Ok(bus);
+        return Ok(hint);
     }
     let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
     let record = Record::read(libvirt, &records, disk_cid)?;
@@ -95,7 +97,7 @@ fn attach(
     }
     undo.disarm();
     show_metadata(domain, disk_cid, &record);
-    Ok(bus)
+    Ok(hint)
 }
 
 fn require_no_other_user(domain: &Domain, users: Vec<String>) -> Result<()> {

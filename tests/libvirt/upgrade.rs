@@ -69,6 +69,12 @@ impl Seed {
             "--inputpool",
             pool,
         ]);
+        // A copy, and raw, whatever the stemcell's image is.
+        let boot = virsh(&["vol-dumpxml", "--pool", pool, &format!("bdisk-{UUID}")]);
+        assert!(
+            boot.contains("<format type='raw'/>") && !boot.contains("<backingStore>"),
+            "{boot}"
+        );
         self.make_volume(&format!("edisk-{UUID}"), 16 * MIB);
         self.make_volume(&self.disk, 16 * MIB);
         self.upload(&format!("cdisk-{UUID}"), &self.config_drive());
@@ -234,24 +240,38 @@ fn what_the_seeds_cpi_has_made_goes_through_every_method() {
                  sync; cat /mnt/d/file";
     assert_eq!(shell(address, write).trim(), "precious");
 
+    // It is attached already, where the seed's CPI said: without a serial, there is nothing else to find it by.
+    assert_eq!(seed.call("attach_disk", json!([vm, disk])), "/dev/vdd");
+
     // Point in time: taken while the guest has it mounted.
     let snapshot = seed.call("snapshot_disk", json!([disk, {}]));
-    shell(address, "umount /mnt/d");
+    shell(address, "echo more >>/mnt/d/file; umount /mnt/d");
     seed.call("detach_disk", json!([vm, disk]));
     assert_eq!(seed.call("get_disks", json!([vm])), json!([]));
     assert_eq!(shell(address, "ls /dev/vdd 2>&1 >/dev/null | wc -l").trim(), "1");
-    seed.call("resize_disk", json!([disk, 24]));
+    seed.call("resize_disk", json!([disk, 20]));
+    assert_eq!(seed.capacity(disk), 20 * MIB);
+    assert_eq!(seed.call("update_disk", json!([disk, 24, {}])), Value::Null);
     assert_eq!(seed.capacity(disk), 24 * MIB);
 
+    let read = |hint: &Value| {
+        let hint = hint.as_str().unwrap();
+        let command = format!(
+            "for i in 1 2 3 4 5 6 7 8 9; do [ -e {hint} ] && break; sleep 1; done; \
+             blockdev --getsize64 {hint}; mkdir -p /mnt/d; mount {hint} /mnt/d; cat /mnt/d/file"
+        );
+        shell(address, &command)
+    };
     let hint = seed.call("attach_disk", json!([vm, disk]));
-    let hint = hint.as_str().unwrap();
-    let read = format!(
-        "for i in 1 2 3 4 5 6 7 8 9; do [ -e {hint} ] && break; sleep 1; done; \
-         blockdev --getsize64 {hint}; mkdir -p /mnt/d; mount {hint} /mnt/d; cat /mnt/d/file"
-    );
-    assert_eq!(shell(address, &read), format!("{}\nprecious\n", 24 * MIB));
+    assert_eq!(seed.call("attach_disk", json!([vm, disk])), hint);
+    assert_eq!(read(&hint), format!("{}\nprecious\nmore\n", 24 * MIB));
+    shell(address, "umount /mnt/d");
 
+    let snapshot_hint = seed.call("attach_disk", json!([vm, snapshot]));
+    assert_eq!(read(&snapshot_hint), format!("{}\nprecious\n", 16 * MIB));
     shell(address, "umount /mnt/d; touch /run/before");
+    seed.call("detach_disk", json!([vm, snapshot]));
+
     seed.call("reboot_vm", json!([vm]));
     std::thread::sleep(Duration::from_secs(1));
     seed.wait_for_guest();
@@ -262,7 +282,7 @@ fn what_the_seeds_cpi_has_made_goes_through_every_method() {
     let log = shell(address, "cat /run/guest.log");
     assert!(log.contains("settings from config-2"), "{log}");
     assert!(log.contains("ephemeral /dev/vdb -> /dev/vdb 16777216"), "{log}");
-    assert_eq!(shell(address, &read), format!("{}\nprecious\n", 24 * MIB));
+    assert_eq!(read(&hint), format!("{}\nprecious\nmore\n", 24 * MIB));
 
     // The Director goes on to make VMs of the stemcell that it has.
     let arguments = json!(["b", stemcell, {"memory": 192}, sandbox.manual_network(11), [], {}]);
@@ -272,6 +292,11 @@ fn what_the_seeds_cpi_has_made_goes_through_every_method() {
         .error("CloudError", false);
     assert!(message.contains(successor.as_str().unwrap()), "{message}");
     seed.call("delete_vm", json!([successor]));
+
+    // The seed's VM has a copy of the stemcell, and lives on without it.
+    seed.call("delete_stemcell", json!([stemcell]));
+    assert!(!sandbox.volumes().iter().any(|volume| volume.contains(stemcell)));
+    assert_eq!(shell(address, "cat /mnt/d/file"), "precious\nmore\n");
 
     // Its persistent disk is still attached: the Director's way with a VM whose agent is gone.
     seed.call("delete_vm", json!([vm]));
@@ -284,6 +309,5 @@ fn what_the_seeds_cpi_has_made_goes_through_every_method() {
     seed.call("delete_snapshot", json!([snapshot]));
     // What it answers to every snapshot_disk, without making one.
     seed.call("delete_snapshot", json!(["snap-cid"]));
-    seed.call("delete_stemcell", json!([stemcell]));
     assert_eq!(sandbox.volumes(), [""; 0]);
 }
