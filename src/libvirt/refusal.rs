@@ -84,6 +84,16 @@ const REASONS: &[(&[&[&str]], &str)] = &[
          what is wrong with its SASL set-up",
     ),
     (
+        // By libvirtd's default, polkit decides about its socket. Without D-Bus there is no polkit to ask.
+        &[
+            &["polkit"],
+            &["access denied by policy"],
+            &["Unable to get system bus connection"],
+        ],
+        "this user may not use libvirtd's socket: put it into the group libvirt on the host, which polkit lets in; \
+         without polkit, set unix_sock_group, unix_sock_rw_perms and auth_unix_rw in libvirtd.conf",
+    ),
+    (
         &[&["SSH host key"], &["SSH HOST KEY"], &["session host key"]],
         "the host's SSH key is not one of libvirt.ssh.host_key; see `ssh-keyscan` for the keys that it has, and make \
          sure that they are its own",
@@ -133,5 +143,27 @@ fn without_secrets(config: &Libvirt, message: &str) -> String {
     match config.password.expose() {
         "" => message.to_owned(),
         password => message.replace(password, "(secret)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::libvirt::private_files::tests::libvirt;
+    use serde_json::json;
+
+    /// As libvirtd 9.0 says it to a user who is not in the group libvirt: with polkit, and without D-Bus.
+    #[test]
+    fn a_user_whom_polkit_does_not_let_in_is_told_so() {
+        for message in [
+            "authentication unavailable: no polkit agent available to authenticate action 'org.libvirt.unix.manage'",
+            "internal error: Unable to get system bus connection: Could not connect: No such file or directory",
+        ] {
+            let error = explain(&libvirt(json!({})), message, "");
+            assert!(error.message.starts_with("this user may not use libvirtd's socket"));
+            assert!(error.message.contains(message) && !error.ok_to_retry);
+        }
+        let other = explain(&libvirt(json!({})), "Connection refused", "");
+        assert!(other.message.contains("is libvirtd running there") && other.ok_to_retry);
     }
 }
