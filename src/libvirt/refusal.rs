@@ -160,7 +160,11 @@ mod tests {
             "internal error: Unable to get system bus connection: Could not connect: No such file or directory",
         ] {
             let error = explain(&libvirt(json!({})), message, "");
-            assert!(error.message.starts_with("this user may not use libvirtd's socket"));
+            assert!(
+                error
+                    .message
+                    .starts_with("this user may not use libvirtd's socket")
+            );
             assert!(error.message.contains(message) && !error.ok_to_retry);
         }
         let other = explain(&libvirt(json!({})), "Connection refused", "");
