@@ -15,6 +15,7 @@ mod operator_command;
 mod rpc_proxy;
 mod sandbox;
 mod tiny_guest;
+mod workshop;
 
 mod attach_race;
 mod boots;
@@ -53,6 +54,7 @@ mod secrets;
 mod snapshots;
 mod soak;
 mod stemcell_formats;
+mod stemcell_refusals;
 mod stemcells;
 mod templates;
 mod throttle;
