@@ -93,6 +93,30 @@ fn boots(sandbox: &Sandbox) -> Vec<Boot> {
     ]
 }
 
+/// Every format once.
+fn formats(sandbox: &Sandbox) -> [(&'static str, String); 5] {
+    let disk = |format: &[&str], name: &str| image(sandbox, format, name);
+    let ovf = disk(&["vmdk", "-o", "subformat=streamOptimized"], "image.vmdk");
+    let ova = sandbox.directory().join("image.ova");
+    let (unpacked, ova) = (format!("{ovf}.d"), ova.to_str().unwrap());
+    fs::create_dir(&unpacked).unwrap();
+    run("tar", &["-xf", &ovf, "-C", &unpacked]).unwrap();
+    run("tar", &["-cf", ova, "-C", &unpacked, "image.ovf", "image.vmdk"]).unwrap();
+    [
+        ("qcow2", stemcell_image("qcow2")),
+        ("raw", disk(&["raw"], "disk.raw")),
+        ("OVA", ova.to_owned()),
+        (
+            "fixed VHD",
+            disk(&["vpc", "-o", "subformat=fixed,force_size"], "root.vhd"),
+        ),
+        (
+            "dynamic VHD",
+            disk(&["vpc", "-o", "subformat=dynamic,force_size"], "dynamic.vhd"),
+        ),
+    ]
+}
+
 fn try_create_vm(sandbox: &Sandbox, stemcell: &str, host: u8, properties: Value) -> crate::sandbox::Answer {
     let mut all = json!({"memory": 192, "ephemeral_disk": 9});
     crate::sandbox::merge(&mut all, properties);
@@ -172,6 +196,38 @@ fn stemcells_of_every_format_boot_by_either_firmware_and_find_their_settings() {
         sandbox.call("delete_vm", json!([vm])).result();
         assert!(!nvram(vm).exists(), "{vm}");
     }
+}
+
+/// With the drive as configured, whatever the stemcell is made for.
+#[test]
+fn every_format_boots_by_either_firmware_from_either_drive() {
+    let mut sandbox = Sandbox::new();
+    for (format, image) in formats(&sandbox) {
+        let stemcell = json!([image, {"infrastructure": "openstack"}]);
+        let stemcell = sandbox.call("create_stemcell", stemcell).text();
+        for (drive, source) in [("ConfigDrive", "config-2"), ("CDROM", "/dev/sr0")] {
+            sandbox.configure(json!({"stemcell": {"type": drive}}));
+            let vms = ["bios", "efi"].map(|firmware| {
+                let properties = json!({"memory": 192, "firmware": firmware});
+                let arguments = json!(["a", stemcell, properties, {}, [], {}]);
+                let result = sandbox.call("create_vm", arguments).result();
+                (firmware, result[0].as_str().unwrap().to_owned())
+            });
+            for (firmware, vm) in &vms {
+                let started = std::time::Instant::now();
+                sandbox.wait_for_console(vm, "GUEST: settings {", 1);
+                eprintln!("{format} {drive} {firmware} {:?}", started.elapsed());
+                let console = sandbox.console(vm);
+                for says in [format!("firmware {firmware}"), format!("settings from {source}")] {
+                    let says = format!("GUEST: {says}\n");
+                    assert!(console.contains(&says), "{format}: {says:?} is not in {console}");
+                }
+                sandbox.call("delete_vm", json!([vm])).result();
+            }
+        }
+        sandbox.call("delete_stemcell", json!([stemcell])).result();
+    }
+    assert_eq!(sandbox.volumes(), [""; 0]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod tiny_guest;
 mod workshop;
 
 mod attach_race;
+mod boot_disk;
 mod boots;
 mod cdrom;
 mod dhcp_entries;
