@@ -36,7 +36,7 @@ impl Refusals {
     #[track_caller]
     fn refuse_image(&self, image: &str, properties: Value, says: &str) {
         let files = || fs::read_dir(self.sandbox.directory()).unwrap().count();
-        let before = (self.sandbox.state(), files());
+        let before = (self.sandbox.volumes(), files());
         let arguments = json!([image, properties]);
         let message = self
             .sandbox
@@ -44,7 +44,7 @@ impl Refusals {
             .error("CloudError", false);
         assert!(message.contains(says), "{says:?} is not in {message:?}");
         assert!(message.contains(image), "{message:?} does not name the file");
-        assert_eq!((self.sandbox.state(), files()), before, "after: {message}");
+        assert_eq!((self.sandbox.volumes(), files()), before, "after: {message}");
     }
 }
 
