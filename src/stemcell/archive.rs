@@ -6,7 +6,6 @@ use crate::progress::{Progress, Reading};
 use crate::rpc::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 use std::cell::Cell;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
@@ -162,7 +161,7 @@ impl<T, F: FnOnce(Image<'_>) -> Result<T>> Search<'_, T, F> {
             };
             self.meter.allow(size);
             let whole = Cursor::new(head.as_slice()).chain(entry);
-            let outcome = image::with_content(&head, whole, size, self.properties, consume);
+            let outcome = image::with_content(name, &head, whole, size, self.properties, consume);
             return Ok(outcome
                 .map_err(|e| e.during(name))?
                 .map(|value| self.consumed = Some(value)));
@@ -206,10 +205,9 @@ fn is_file(entry: &Entry<'_, impl Read>) -> bool {
 /// Whether a file of this name can only be the disk: what is raw has nothing else to be told by. For each file, macOS
 /// may add one with `._` in front.
 fn is_image_name(name: &str) -> bool {
-    let path = Path::new(name);
-    let text = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().to_ascii_lowercase());
-    let is_own = text(path.file_name()).is_some_and(|name| !name.starts_with("._"));
-    is_own && text(path.extension()).is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+    let file_name = Path::new(name).file_name().unwrap_or_default();
+    let is_own = !file_name.to_string_lossy().starts_with("._");
+    is_own && image::extension(name).is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
 
 /// The `tar` crate fills the holes of GNU's own sparse format and knows nothing of the pax one, whose maps

@@ -1,8 +1,10 @@
 //! Disk image formats, told apart by content.
 
 use std::io::{self, Read};
+use std::mem;
+use std::path::Path;
 
-use super::bytes::ImageFile;
+use super::bytes::{ImageFile, damaged};
 use super::plain::Plain;
 use super::qcow2::{self, parse_header};
 use super::vhd::{self, DynamicVhd};
@@ -62,12 +64,26 @@ pub(super) fn is_image(head: &[u8]) -> bool {
         .any(|magic| head.starts_with(magic))
 }
 
-/// The image in a file of `file_size` bytes that starts with `head`, of which `reader` gives all.
+/// Whether a disk that starts like this is taken for an image of another format, once it is stored raw: libvirt reads
+/// the format of a file out of the file. What such an image refers to could be any file of the host.
+fn passes_for_image(disk: &[u8]) -> bool {
+    is_image(disk) || NOT_SUPPORTED.iter().any(|(magic, _)| disk.starts_with(magic))
+}
+
+/// What follows the last dot of a file's name in the tar, in lower case.
+pub(super) fn extension(name: &str) -> Option<String> {
+    let extension = Path::new(name).extension()?;
+    Some(extension.to_string_lossy().to_ascii_lowercase())
+}
+
+/// The image in a file of `file_size` bytes that starts with `head`, of which `reader` gives all. Its name counts only
+/// where the content says nothing: a disk cannot be raw in a file that is named as another format.
 ///
 /// Errors: the inner one is `consume`'s own. `CloudError` for formats that are not supported, for damage, and for sizes
 /// that can't be: see [`StemcellProperties::check_size`]; a file may exceed the disk's size by an eighth and 64 MiB, more
 /// than tables ever take.
 pub fn with_content<T>(
+    name: &str,
     head: &[u8],
     reader: impl Read,
     file_size: u64,
@@ -119,7 +135,15 @@ pub fn with_content<T>(
         };
     }
     check(file_size)?;
-    let disk = Plain::raw_or_fixed_vhd(file);
+    let disk = match extension(name).as_deref() {
+        Some(format @ ("qcow2" | "vmdk")) => {
+            return Err(Error::cloud(format!(
+                "damaged: it does not begin as a {format} file does"
+            )));
+        }
+        Some("vhd") => Plain::fixed_vhd(file),
+        _ => Plain::raw_or_fixed_vhd(file),
+    };
     watch(VolumeFormat::Raw, disk.body(), 0, disk, consume)
 }
 
@@ -133,6 +157,7 @@ fn watch<T>(
 ) -> Result<Result<T>> {
     let mut watched = Watched {
         content,
+        is_at_start_of_disk: format == VolumeFormat::Raw,
         ended: false,
         failure: None,
     };
@@ -154,13 +179,21 @@ fn watch<T>(
 
 struct Watched<C> {
     content: C,
+    /// The next piece begins what will be stored as a raw disk.
+    is_at_start_of_disk: bool,
     ended: bool,
     failure: Option<String>,
 }
 
 impl<C: Content> Content for Watched<C> {
     fn next(&mut self) -> io::Result<Piece<'_>> {
-        let piece = self.content.next();
+        let is_at_start_of_disk = mem::take(&mut self.is_at_start_of_disk);
+        let piece = match self.content.next() {
+            Ok(Piece::Data(disk)) if is_at_start_of_disk && passes_for_image(disk) => {
+                Err(damaged("the disk in it is itself a disk image; pack that one"))
+            }
+            piece => piece,
+        };
         match &piece {
             Ok(piece) => self.ended = *piece == Piece::End,
             Err(error) => self.failure = Some(error.to_string()),

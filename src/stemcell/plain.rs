@@ -14,6 +14,8 @@ pub(super) struct Plain<R> {
     file: ImageFile<R>,
     /// Bytes at the end that may be the footer of a fixed VHD: 0 or 512.
     tail: u64,
+    /// They have to be one.
+    needs_footer: bool,
     buffer: Vec<u8>,
 }
 
@@ -23,6 +25,7 @@ impl<R: Read> Plain<R> {
         Self {
             file,
             tail: 0,
+            needs_footer: false,
             buffer: Vec::new(),
         }
     }
@@ -33,6 +36,14 @@ impl<R: Read> Plain<R> {
         Self {
             tail: if may_have_footer { FOOTER_BYTES } else { 0 },
             ..Self::whole(file)
+        }
+    }
+
+    /// As `raw_or_fixed_vhd`, of a file that is no disk without its footer.
+    pub(super) fn fixed_vhd(file: ImageFile<R>) -> Self {
+        Self {
+            needs_footer: true,
+            ..Self::raw_or_fixed_vhd(file)
         }
     }
 
@@ -52,7 +63,11 @@ impl<R: Read> Content for Plain<R> {
         if at_tail {
             self.tail = 0;
             if is_footer(&self.buffer, self.file.position() - left)? {
+                self.needs_footer = false;
                 return Ok(Piece::End);
+            }
+            if self.needs_footer {
+                return Err(damaged("cut short: the VHD has no footer at its end"));
             }
         }
         Ok(match self.buffer.as_slice() {

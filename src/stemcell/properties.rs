@@ -52,7 +52,7 @@ impl StemcellProperties {
     }
 
     /// Whether an image of `virtual_size` bytes is the one announced: at most `disk` MiB, give or take what
-    /// rounding to a MiB loses. A smaller one will do, as `disk` is often rounded up to a GiB.
+    /// rounding to a MiB loses. A smaller one will do, as `disk` may be rounded up to a GiB; the log tells of it.
     ///
     /// Errors: `CloudError`.
     pub fn check_size(&self, virtual_size: u64) -> Result<()> {
@@ -61,6 +61,12 @@ impl StemcellProperties {
                 Err(Error::cloud(format!(
                     "the image's virtual size of {virtual_size} bytes disagrees with cloud property disk, {disk} MiB"
                 )))
+            }
+            Some(disk) if virtual_size.saturating_add(MIB) < disk.saturating_mul(MIB) => {
+                log::warn!(
+                    "the image's virtual size of {virtual_size} bytes is less than cloud property disk, {disk} MiB"
+                );
+                Ok(())
             }
             _ => Ok(()),
         }

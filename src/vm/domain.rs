@@ -133,7 +133,7 @@ fn template<'a>(vm: &'a NewVm, config: &'a Config) -> Option<DomainTemplate<'a>>
 fn platform<'a>(vm: &'a NewVm, needs: &Needs, config: &'a Config, has_template: bool) -> Platform<'a> {
     let (properties, settings) = (&vm.properties, &config.settings);
     let mut machine = properties.machine.as_deref().unwrap_or(&settings.machine);
-    let mut firmware = properties.firmware.or(settings.firmware);
+    let mut firmware = properties.firmware.unwrap_or(settings.firmware);
     if !has_template {
         let firmware = *firmware.get_or_insert(needs.firmware);
         // Some distributions have EFI firmware for this machine only.

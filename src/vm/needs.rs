@@ -131,11 +131,11 @@ fn drive(configured: &config::Stemcell, habits: &Habits) -> SettingsDrive {
     }
 }
 
-/// Only a stemcell's name has the release of its system. From Noble on vSphere stemcells have an EFI system partition,
+/// Only a stemcell's name has the release of its system. From Noble on stemcells for vSphere have an EFI system partition,
 /// the first of them nothing but that; all other stemcells can be started by a BIOS.
 fn firmware(stemcell: &StemcellProperties, infrastructure: Option<&str>) -> Firmware {
     let name = stemcell.name.as_deref().unwrap_or_default();
-    if infrastructure == Some("vsphere") && name.contains("noble") {
+    if matches!(infrastructure, Some("vsphere" | "vcloud")) && name.contains("noble") {
         Firmware::Efi
     } else {
         Firmware::Bios
@@ -250,6 +250,7 @@ mod tests {
                 "bosh-vsphere-esxi-ubuntu-jammy-go_agent",
                 Firmware::Bios,
             ),
+            ("vcloud", "bosh-vcloud-esxi-ubuntu-noble", Firmware::Efi),
             ("openstack", "bosh-openstack-kvm-ubuntu-noble", Firmware::Bios),
         ] {
             let stemcell = json!({"infrastructure": infrastructure, "name": name});

@@ -21,8 +21,8 @@ pub struct VmProperties {
     pub boot_disk: Option<u64>,
     /// For the boot and ephemeral disk; None: the stemcells' pool.
     pub storage_pool: Option<String>,
-    /// None for this and the two after it: as the configuration says.
-    pub firmware: Option<Firmware>,
+    /// None for this and the two after it: as the configuration says. `Some(None)` is `auto`: what the stemcell needs.
+    pub firmware: Option<Option<Firmware>>,
     pub machine: Option<String>,
     pub cpu_mode: Option<String>,
     /// None: pages of the usual size.
@@ -76,13 +76,13 @@ impl VmProperties {
     }
 }
 
-fn firmware(properties: &mut CloudProperties) -> Result<Option<Firmware>> {
+fn firmware(properties: &mut CloudProperties) -> Result<Option<Option<Firmware>>> {
     let choice = properties.choice("firmware", &["auto", "bios", "efi"])?;
-    Ok(match choice.as_deref() {
-        Some("bios") => Some(Firmware::Bios),
-        Some("efi") => Some(Firmware::Efi),
+    Ok(choice.map(|choice| match choice.as_str() {
+        "bios" => Some(Firmware::Bios),
+        "efi" => Some(Firmware::Efi),
         _ => None,
-    })
+    }))
 }
 
 fn cpu_mode(properties: &mut CloudProperties) -> Result<Option<String>> {
@@ -147,7 +147,7 @@ mod tests {
                 ephemeral_disk: 4,
                 boot_disk: Some(5),
                 storage_pool: Some("p".to_owned()),
-                firmware: Some(Firmware::Efi),
+                firmware: Some(Some(Firmware::Efi)),
                 machine: Some("q35".to_owned()),
                 cpu_mode: Some("host-model".to_owned()),
                 hugepages: Some(HugePages::OfSize(2)),

@@ -93,6 +93,30 @@ fn boots(sandbox: &Sandbox) -> Vec<Boot> {
     ]
 }
 
+/// Every format once.
+fn formats(sandbox: &Sandbox) -> [(&'static str, String); 5] {
+    let disk = |format: &[&str], name: &str| image(sandbox, format, name);
+    let ovf = disk(&["vmdk", "-o", "subformat=streamOptimized"], "image.vmdk");
+    let ova = sandbox.directory().join("image.ova");
+    let (unpacked, ova) = (format!("{ovf}.d"), ova.to_str().unwrap());
+    fs::create_dir(&unpacked).unwrap();
+    run("tar", &["-xf", &ovf, "-C", &unpacked]).unwrap();
+    run("tar", &["-cf", ova, "-C", &unpacked, "image.ovf", "image.vmdk"]).unwrap();
+    [
+        ("qcow2", stemcell_image("qcow2")),
+        ("raw", disk(&["raw"], "disk.raw")),
+        ("OVA", ova.to_owned()),
+        (
+            "fixed VHD",
+            disk(&["vpc", "-o", "subformat=fixed,force_size"], "root.vhd"),
+        ),
+        (
+            "dynamic VHD",
+            disk(&["vpc", "-o", "subformat=dynamic,force_size"], "dynamic.vhd"),
+        ),
+    ]
+}
+
 fn try_create_vm(sandbox: &Sandbox, stemcell: &str, host: u8, properties: Value) -> crate::sandbox::Answer {
     let mut all = json!({"memory": 192, "ephemeral_disk": 9});
     crate::sandbox::merge(&mut all, properties);
@@ -174,6 +198,46 @@ fn stemcells_of_every_format_boot_by_either_firmware_and_find_their_settings() {
     }
 }
 
+/// The kinds of drive that a format is booted from: one today, the other tomorrow, unless `CPI_TEST_BOOTS` says `all`.
+fn drives(format: usize) -> Vec<(&'static str, &'static str)> {
+    let both = [("ConfigDrive", "config-2"), ("CDROM", "/dev/sr0")];
+    if std::env::var("CPI_TEST_BOOTS").is_ok_and(|which| which == "all") {
+        return both.to_vec();
+    }
+    let day = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / 86_400;
+    vec![both[(format + usize::try_from(day).unwrap()) % 2]]
+}
+
+/// With the drive as configured, whatever the stemcell is made for.
+#[test]
+fn every_format_boots_by_either_firmware_from_either_drive() {
+    let mut sandbox = Sandbox::new();
+    for (number, (format, image)) in formats(&sandbox).into_iter().enumerate() {
+        let stemcell = json!([image, {"infrastructure": "openstack"}]);
+        let stemcell = sandbox.call("create_stemcell", stemcell).text();
+        for (drive, source) in drives(number) {
+            sandbox.configure(json!({"stemcell": {"type": drive}}));
+            let vms = ["bios", "efi"].map(|firmware| {
+                let properties = json!({"memory": 192, "firmware": firmware});
+                let arguments = json!(["a", stemcell, properties, {}, [], {}]);
+                let result = sandbox.call("create_vm", arguments).result();
+                (firmware, result[0].as_str().unwrap().to_owned())
+            });
+            for (firmware, vm) in &vms {
+                sandbox.wait_for_console(vm, "GUEST: settings {", 1);
+                let console = sandbox.console(vm);
+                for says in [format!("firmware {firmware}"), format!("settings from {source}")] {
+                    let says = format!("GUEST: {says}\n");
+                    assert!(console.contains(&says), "{format}: {says:?} is not in {console}");
+                }
+                sandbox.call("delete_vm", json!([vm])).result();
+            }
+        }
+        sandbox.call("delete_stemcell", json!([stemcell])).result();
+    }
+    assert_eq!(sandbox.volumes(), [""; 0]);
+}
+
 #[test]
 fn cloud_properties_and_settings_shape_the_machine() {
     let mut sandbox = Sandbox::new();
@@ -218,6 +282,28 @@ fn cloud_properties_and_settings_shape_the_machine() {
         }
         sandbox.call("delete_vm", json!([vm])).result();
         assert!(!nvram(&vm).exists());
+    }
+    // `auto` is what the stemcell needs, whatever is configured; memory in huge pages needs a host that has some.
+    sandbox.configure(json!({"settings": {"firmware": "efi"}}));
+    let vm = create_vm(&sandbox, &stemcell, 10, json!({"firmware": "auto"}));
+    assert!(!virsh(&["dumpxml", &vm]).contains("<nvram"));
+    sandbox.call("delete_vm", json!([vm])).result();
+    sandbox.configure(json!({"settings": {"firmware": "auto"}}));
+    let answer = try_create_vm(&sandbox, &stemcell, 10, json!({"hugepages": true})).response;
+    match answer["result"][0].as_str() {
+        Some(vm) => {
+            assert!(virsh(&["dumpxml", vm]).contains("<hugepages/>"));
+            sandbox.call("delete_vm", json!([vm])).result();
+        }
+        None => {
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(
+                ["hugetlbfs", "Cannot allocate memory"]
+                    .iter()
+                    .any(|says| message.contains(says)),
+                "{message}"
+            );
+        }
     }
 
     let absent = "<hostdev mode='subsystem' type='usb'><source><vendor id='0xdead'/><product id='0xbeef'/></source></hostdev>";

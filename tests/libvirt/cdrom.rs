@@ -27,7 +27,9 @@ fn a_guest_of_a_vsphere_stemcell_reads_its_cdrom_ejects_it_and_finds_it_again() 
     let env = run("isoinfo", &["-R", "-i", drive, "-x", "/env"]).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&env).unwrap()["agent_id"], "a");
     let tags = run("blkid", &["-p", "-o", "export", drive]).unwrap();
-    assert!(tags.lines().any(|line| line == "TYPE=iso9660"), "{tags}");
+    for tag in ["TYPE=iso9660", "LABEL=config-2"] {
+        assert!(tags.lines().any(|line| line == tag), "{tags}");
+    }
 
     sandbox.wait_until_ready(&vm, 1);
     let console = sandbox.console(&vm);

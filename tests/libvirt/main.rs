@@ -15,8 +15,10 @@ mod operator_command;
 mod rpc_proxy;
 mod sandbox;
 mod tiny_guest;
+mod workshop;
 
 mod attach_race;
+mod boot_disk;
 mod boots;
 mod cdrom;
 mod dhcp_entries;
@@ -53,6 +55,7 @@ mod secrets;
 mod snapshots;
 mod soak;
 mod stemcell_formats;
+mod stemcell_refusals;
 mod stemcells;
 mod templates;
 mod throttle;

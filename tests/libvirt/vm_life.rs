@@ -268,6 +268,7 @@ fn calculate_vm_cloud_properties_answers_in_names_that_create_vm_takes() {
     let sandbox = Sandbox::new();
     let asked = json!([{"ram": 64, "cpu": 1, "ephemeral_disk_size": 8}]);
     let properties = sandbox.call("calculate_vm_cloud_properties", asked).result();
+    assert_eq!(properties, json!({"cpu": 1, "memory": 64, "ephemeral_disk": 8}));
     let arguments = json!([
         "a",
         sandbox.stemcell(),
@@ -282,15 +283,25 @@ fn calculate_vm_cloud_properties_answers_in_names_that_create_vm_takes() {
         .to_owned();
     assert!(virsh(&["dominfo", &vm]).contains("65536 KiB"));
 
-    for too_much in [
-        json!([{"ram": 1_000_000_000, "cpu": 1, "ephemeral_disk_size": 1}]),
-        json!([{"ram": 1, "cpu": 100_000, "ephemeral_disk_size": 1}]),
-        json!([{"ram": 1, "cpu": 1, "ephemeral_disk_size": 1u64 << 40}]),
-        json!([{"ram": 1, "cpu": 1}]),
+    for (too_much, says) in [
+        (
+            json!([{"ram": 1_000_000_000, "cpu": 1, "ephemeral_disk_size": 1}]),
+            "MiB of memory asked for, but a VM at",
+        ),
+        (
+            json!([{"ram": 1, "cpu": 100_000, "ephemeral_disk_size": 1}]),
+            "100000 CPUs asked for",
+        ),
+        (
+            json!([{"ram": 1, "cpu": 1, "ephemeral_disk_size": 1u64 << 40}]),
+            "MiB of ephemeral disk asked for",
+        ),
+        (json!([{"ram": 1, "cpu": 1}]), "ephemeral_disk_size is missing"),
     ] {
-        sandbox
+        let message = sandbox
             .call("calculate_vm_cloud_properties", too_much)
             .error("CloudError", false);
+        assert!(message.contains(says), "{message}");
     }
 }
 

@@ -19,6 +19,8 @@ pub const REPAIRED: u8 = 2;
 const CUT_SHORT: u8 = 4;
 /// Whoever reads the image stops after the first piece.
 const LEFT_UNREAD: u8 = 8;
+/// The file is named as a VHD, and not as what may be raw.
+const NAMED_VHD: u8 = 16;
 
 pub fn run(bytes: &[u8]) -> bool {
     let Some((what, file)) = bytes.split_first() else {
@@ -31,7 +33,9 @@ pub fn run(bytes: &[u8]) -> bool {
     let size = file.len() as u64 + if what & CUT_SHORT != 0 { 700 } else { 0 };
     let properties = properties(*what);
     let mut ended = false;
+    let named_vhd = what & NAMED_VHD != 0;
     let outcome = with_content(
+        if named_vhd { "root.vhd" } else { "root.img" },
         &file[..file.len().min(65536)],
         &file[..],
         size,
@@ -77,6 +81,11 @@ pub fn take(image: &mut Image<'_>, properties: &StemcellProperties) -> Result<u6
         match image.content.next().map_err(|e| Error::cloud(e.to_string()))? {
             Piece::Data(bytes) => {
                 assert!(!bytes.is_empty());
+                let is_raw_disk = image.format == VolumeFormat::Raw && all == 0;
+                assert!(
+                    !is_raw_disk || !bytes.starts_with(b"QFI\xfb"),
+                    "libvirt takes it for a qcow2"
+                );
                 data += bytes.len() as u64;
                 all += bytes.len() as u64;
             }

@@ -194,6 +194,10 @@ fn says_what_is_wrong_with_a_file() {
             "names other files",
         ),
         (tar(&[("root.img", b"\x1f\x8b\x08")]), "compressed once more"),
+        (tar(&[("disk.QCOW2", &image)]), "does not begin as a qcow2 file"),
+        (tar(&[("disk.vmdk", &image)]), "does not begin as a vmdk file"),
+        (tar(&[("root.vhd", &image)]), "VHD has no footer"),
+        (tar(&[("root.vhd", &image[..1024])]), "VHD has no footer"),
         (tar(&[("root.img", b"")]), "root.img: the image is empty"),
         (
             tar(&[("root.img", &image), ("disk.raw", &image)]),
