@@ -288,6 +288,49 @@ fn update_disk_replaces_no_disk_that_changed_or_was_attached_meanwhile() {
     assert!(!sandbox.volumes().iter().any(|name| name.starts_with("disk")));
 }
 
+/// Killed before the old disk goes, and, after that disk was used again, once it is gone: there are two copies then.
+#[test]
+fn update_disk_that_was_killed_twice_goes_on_with_the_last_copy() {
+    let bench = Bench::new();
+    let sandbox = &bench.sandbox;
+    let disk = bench.disk();
+    let update = json!([disk, 8, {"format": "qcow2"}]);
+    let copies = || -> Vec<String> {
+        let mut names = sandbox.volumes();
+        names.retain(|name| name.starts_with("disk") && !name.contains('.') && *name != disk);
+        names
+    };
+    for fault in [Fault::KilledBefore, Fault::KilledAfter] {
+        write_to(bench.file_of(&disk))();
+        bench.proxy.plan(Some((At::Procedure(DELETE_VOLUME, 1), fault)));
+        let call = sandbox.start("update_disk", update.clone());
+        bench.proxy.set_pid(call.id());
+        assert!(!call.wait_with_output().unwrap().status.success());
+        bench.proxy.plan(None);
+        if fault == Fault::KilledBefore {
+            std::fs::copy(bench.file_of(&disk), sandbox.directory().join("stale")).unwrap();
+        }
+    }
+    assert!(!bench.file_of(&disk).exists());
+    assert_eq!(copies().len(), 2);
+    let found = sandbox.call("update_disk", update).text();
+    let stale = sandbox.directory().join("stale").display().to_string();
+    for copy in copies() {
+        let file = bench.file_of(&copy).display().to_string();
+        let is_stale = run(
+            "qemu-img",
+            &["compare", "-f", "raw", "-F", "qcow2", &stale, &file],
+        )
+        .is_ok();
+        assert_eq!(
+            is_stale,
+            copy != found,
+            "{copy} of {:?}, and {found} was found",
+            copies()
+        );
+    }
+}
+
 #[test]
 fn a_vm_that_is_deleted_twice_at_once_is_gone() {
     let bench = Bench::new();
