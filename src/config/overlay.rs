@@ -170,9 +170,11 @@ fn unknown(path: &str) -> String {
 
 /// The key or section most like `path`, and how like it is (1.0: the same).
 fn nearest(path: &str) -> (&'static str, f64) {
-    let sections = KEYS
+    let mut sections: Vec<&str> = KEYS
         .iter()
-        .flat_map(|key| key.path.match_indices('.').map(|(end, _)| &key.path[..end]));
+        .flat_map(|key| key.path.match_indices('.').map(|(end, _)| &key.path[..end]))
+        .collect();
+    sections.dedup();
     KEYS.iter()
         .map(|key| key.path)
         .chain(sections)
@@ -184,7 +186,6 @@ fn nearest(path: &str) -> (&'static str, f64) {
 fn likeness(path: &str, known: &str) -> f64 {
     let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
     let (known_section, known_name) = known.rsplit_once('.').unwrap_or(("", known));
-    let whole = strsim::normalized_damerau_levenshtein(path, known);
     // The section is spelled right or it would have been reported in the key's place, so the name decides.
     let names = strsim::normalized_damerau_levenshtein(name, known_name);
     let partial = name.len() >= 4 && (known_name.contains(name) || name.contains(known_name));
@@ -192,6 +193,6 @@ fn likeness(path: &str, known: &str) -> f64 {
     match (path == known, section == known_section) {
         (true, _) => 1.0,
         (false, true) => by_name,
-        (false, false) => whole.max(by_name) * 0.9,
+        (false, false) => strsim::normalized_damerau_levenshtein(path, known).max(by_name) * 0.9,
     }
 }

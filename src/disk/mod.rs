@@ -1,6 +1,7 @@
 //! Persistent disks: where they are, who uses them, and what is remembered about them.
 
 mod attachment;
+mod claim;
 mod detach;
 mod properties;
 mod record;
@@ -8,11 +9,14 @@ mod state;
 mod volume;
 
 pub use attachment::{Attachments, attached_disk_cids, users, users_of_ours, volumes_of};
+pub use claim::{SUFFIX as DELETING_SUFFIX, claim, require_kept};
 pub use detach::detach_live;
 pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
-pub use state::{format, state};
-pub use volume::{create_volume, delete, delete_if_there, require_format, require_growth, resize};
+pub use state::{format, require_unwritten, state};
+pub use volume::{
+    create_volume, delete, delete_claimed, delete_if_there, require_format, require_growth, resize,
+};
 
 use crate::cid::Cid;
 use crate::config::{Config, DiskBus};

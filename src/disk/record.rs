@@ -39,8 +39,10 @@ impl Record {
         Ok(record_volume::read(libvirt, pool, &name_for(disk_cid.as_str()))?.unwrap_or_default())
     }
 
-    /// The cid of the disk that has taken this one's place; every disk's record is read for it.
+    /// The cid of the disk that has taken this one's place; every disk's record is read for it. Where a copy was made twice,
+    /// since the first call was killed, the disk may have been used in between: the last one counts.
     pub fn of_replacement(libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<Option<Cid>> {
+        let mut replacements = Vec::new();
         for volume in pool.volumes()? {
             let Some(cid) = of_record(&volume.name)
                 .and_then(|name| Cid::new(name).ok())
@@ -49,10 +51,11 @@ impl Record {
                 continue;
             };
             if Self::read(libvirt, pool, &cid)?.replaces.as_deref() == Some(disk_cid.as_str()) {
-                return Ok(Some(cid));
+                replacements.push((volume.state()?.modified, cid));
             }
         }
-        Ok(None)
+        let last = replacements.into_iter().max_by_key(|(written, _)| *written);
+        Ok(last.map(|(_, cid)| cid))
     }
 
     /// Puts the record in place of the one before; one that says nothing is not kept.

@@ -2,8 +2,8 @@
 //! it is based on out of the file, each time it reads the pool; the file of a raw disk is the guest's to write. Taken for
 //! a qcow2, it could have the host read any file for it.
 
-use super::Record;
-use crate::libvirt::{Volume, VolumeState};
+use super::{Attachments, Record, users};
+use crate::libvirt::{Connection, Volume, VolumeState};
 use crate::rpc::{Error, Result};
 use crate::xml::volume::VolumeFormat;
 
@@ -47,4 +47,38 @@ pub fn state(volume: &Volume, record: &Record) -> Result<VolumeState> {
          this with it",
         volume.name, volume.pool
     )))
+}
+
+/// That what was copied is what the disk was at one moment: it had this state before the copy, has that one after it, and
+/// no running VM has got it meanwhile.
+///
+/// # Errors
+/// `CloudError`, ok to retry.
+pub fn require_unwritten(
+    libvirt: &Connection,
+    volume: &Volume,
+    before: &VolumeState,
+    after: &VolumeState,
+) -> Result<()> {
+    let by = if before.modified == after.modified {
+        None
+    } else {
+        Some("something has written to it".to_owned())
+    };
+    let mut running = None;
+    for name in users(libvirt, &volume.name)? {
+        if Attachments::of(&libvirt.domain(&name)?)?
+            .live_disk(&volume.name)
+            .is_some()
+        {
+            running = Some(format!("{name} has got it"));
+        }
+    }
+    match running.or(by) {
+        None => Ok(()),
+        Some(what) => Err(Error::cloud(format!(
+            "{what} while it was copied, so that the copy is of no use; try again"
+        ))
+        .retryable()),
+    }
 }

@@ -1,5 +1,6 @@
 //! Making, growing and deleting the volume of a persistent disk.
 
+use super::claim::{claim, release};
 use super::{Attachments, DiskProperties, Record, find, state, users};
 use crate::cid::Cid;
 use crate::config::Config;
@@ -117,18 +118,26 @@ pub fn delete_if_there(libvirt: &Connection, config: &Config, cid: &Cid) -> Resu
     find(libvirt, config, cid)?.map_or(Ok(()), |volume| volume.delete())
 }
 
-/// Deletes the disk with all that is remembered about it.
+/// Deletes the disk with all that is remembered about it. `libvirt_for_undo` is asked where that fails.
 ///
 /// # Errors
 /// `CloudError` naming the VMs that have it, running or only defined.
-pub fn delete(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume) -> Result<()> {
-    let users = users(libvirt, &volume.name)?;
-    if !users.is_empty() {
-        return Err(Error::cloud(format!(
-            "deleting disk {cid}: it is attached to {}; detach it first",
-            users.join(", ")
-        )));
-    }
+pub fn delete<'a>(
+    libvirt: &Connection,
+    config: &Config,
+    cid: &Cid,
+    volume: &Volume,
+    libvirt_for_undo: &'a dyn Fn() -> Result<&'a Connection>,
+) -> Result<()> {
+    let claim = claim(libvirt, config, cid, volume, libvirt_for_undo)
+        .map_err(|e| e.during(format!("deleting disk {cid}")))?;
+    delete_claimed(libvirt, config, cid, volume)?;
+    claim.disarm();
+    Ok(())
+}
+
+/// Deletes a disk that was claimed, with all that is remembered about it. The claim goes with it.
+pub fn delete_claimed(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume) -> Result<()> {
     // Found before anything is deleted: from then on there is little left that could fail.
     let records = libvirt.pool(config.settings.stemcell_pool())?;
     match libvirt.pool(&volume.pool)?.kind()? {
@@ -147,5 +156,5 @@ pub fn delete(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume)
     if cid.names_snapshot() {
         partial::end(&records, cid.as_str())?;
     }
-    Ok(())
+    release(&records, cid)
 }

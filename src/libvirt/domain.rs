@@ -70,6 +70,14 @@ impl Domain {
         self.domain.is_active().map_err(|e| self.failed("looking at", e))
     }
 
+    /// Whether it is known not to run; one that another call has deleted meanwhile does not.
+    fn has_ended(&self) -> bool {
+        match self.is_active() {
+            Ok(active) => !active,
+            Err(e) => e.error_type == ErrorType::VmNotFound,
+        }
+    }
+
     /// Boots the VM.
     pub fn start(&self) -> Result<()> {
         interrupt::check()?;
@@ -91,7 +99,7 @@ impl Domain {
         match self.domain.destroy() {
             Ok(()) => Ok(()),
             Err(e) if is(&e, ErrorNumber::NoDomain) => Ok(()),
-            Err(e) if is(&e, ErrorNumber::OperationInvalid) && !self.is_active().unwrap_or(true) => Ok(()),
+            Err(e) if is(&e, ErrorNumber::OperationInvalid) && self.has_ended() => Ok(()),
             Err(e) => Err(self.failed("stopping", e)),
         }
     }

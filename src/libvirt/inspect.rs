@@ -1,7 +1,5 @@
 //! What only operators ask libvirt: to look, not to change.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use virt::domain::DomainState;
 use virt::enumutil::Enum;
 use virt::error::ErrorNumber;
@@ -18,9 +16,6 @@ use crate::xml::element::Element;
 pub struct VolumeDetails {
     pub state: VolumeState,
     pub path: String,
-    /// When it was last written to, by the clock of who keeps the file. None where the storage does not say, as all
-    /// but files.
-    pub modified: Option<SystemTime>,
 }
 
 /// A pool, whether or not it is active.
@@ -44,30 +39,14 @@ impl Volume {
     pub fn details(&self) -> Result<VolumeDetails> {
         let xml = self.xml()?;
         let target = xml.child("target");
-        let time = |name: &str| {
-            target?
-                .descend(&["timestamps", name])
-                .map(Element::text)
-                .and_then(|t| time_of(&t))
-        };
         Ok(VolumeDetails {
             state: self.state_of(&xml)?,
             path: target
                 .and_then(|target| target.child("path"))
                 .map(Element::text)
                 .unwrap_or_default(),
-            modified: time("mtime"),
         })
     }
-}
-
-/// Seconds since 1970 and, after a dot, nanoseconds; 0 where the file system does not know.
-fn time_of(text: &str) -> Option<SystemTime> {
-    let (seconds, nanoseconds) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
-    let nanoseconds = Duration::from_nanos(nanoseconds.parse().ok()?);
-    let since = Duration::from_secs(seconds.parse().ok()?).checked_add(nanoseconds)?;
-    // A time beyond all that clocks can show is none.
-    UNIX_EPOCH.checked_add(since).filter(|_| !since.is_zero())
 }
 
 impl Pool {
@@ -180,20 +159,5 @@ impl Connection {
             .create_domain_xml(&xml.to_string(), flags)
             .map_err(|e| Error::from(e).during(format!("starting VM {name}")))?;
         Ok(Domain::new(domain, name))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timestamps_as_libvirt_writes_them() {
-        let at = |seconds, nanoseconds| Some(UNIX_EPOCH + Duration::new(seconds, nanoseconds));
-        assert_eq!(time_of("1341933637.273190990"), at(1_341_933_637, 273_190_990));
-        assert_eq!(time_of("1341933637"), at(1_341_933_637, 0));
-        for nothing in ["0.000000000", "0", "", "-5.1", "x"] {
-            assert_eq!(time_of(nothing), None, "{nothing}");
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! Storage volumes.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::storage_vol::StorageVol;
 use virt::stream::Stream;
@@ -38,6 +40,9 @@ pub struct VolumeState {
     pub allocation: u64,
     /// Path of the volume this one is an overlay on.
     pub backing_path: Option<String>,
+    /// When it was last written to, by the clock of who keeps the file. None where the storage does not say, as all
+    /// but files.
+    pub modified: Option<SystemTime>,
 }
 
 impl Volume {
@@ -75,6 +80,9 @@ impl Volume {
             capacity: bytes("capacity")?,
             allocation: bytes("allocation")?,
             backing_path: xml.descend(&["backingStore", "path"]).map(|path| path.text()),
+            modified: xml
+                .descend(&["target", "timestamps", "mtime"])
+                .and_then(|time| time_of(&time.text())),
         })
     }
 
@@ -179,5 +187,29 @@ impl Volume {
 
     pub(super) fn failed(&self, doing: &str, e: LibvirtError) -> Error {
         Error::from(e).during(format!("{doing} volume {} in pool {}", self.name, self.pool))
+    }
+}
+
+/// Seconds since 1970 and, after a dot, nanoseconds; 0 where the file system does not know.
+fn time_of(text: &str) -> Option<SystemTime> {
+    let (seconds, nanoseconds) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+    let nanoseconds = Duration::from_nanos(nanoseconds.parse().ok()?);
+    let since = Duration::from_secs(seconds.parse().ok()?).checked_add(nanoseconds)?;
+    // A time beyond all that clocks can show is none.
+    UNIX_EPOCH.checked_add(since).filter(|_| !since.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_as_libvirt_writes_them() {
+        let at = |seconds, nanoseconds| Some(UNIX_EPOCH + Duration::new(seconds, nanoseconds));
+        assert_eq!(time_of("1341933637.273190990"), at(1_341_933_637, 273_190_990));
+        assert_eq!(time_of("1341933637"), at(1_341_933_637, 0));
+        for nothing in ["0.000000000", "0", "", "-5.1", "x"] {
+            assert_eq!(time_of(nothing), None, "{nothing}");
+        }
     }
 }

@@ -80,6 +80,7 @@ fn attach(
         // Another call may have looked at the same time: now that the disk is in a definition, one of the two sees
         // the other. A call attaches disks to VMs of ours only.
         require_no_other_user(domain, disk::users_of_ours(libvirt, &volume.name)?)?;
+        disk::require_kept(&records, volume)?;
     }
     if lacks_live {
         let outcome = domain.attach_device(&device, Changes::Live);

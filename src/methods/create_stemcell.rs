@@ -49,7 +49,9 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         Record::delete(&cpi.libvirt_for_undo()?.pool(pool_name)?, &cid)
     });
     record.write(libvirt, &pool, &cid)?;
-    partial::end(&pool, cid.as_str())?;
+    if record.volume.is_none() {
+        partial::complete(&pool, cid.as_str())?;
+    }
     recorded.disarm();
     uploaded.disarm();
     Ok(cid.as_str().into())

@@ -11,6 +11,8 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     arguments.end()?;
     let libvirt = cpi.libvirt()?;
     let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
-    disk::delete(libvirt, &cpi.config, &disk_cid, &volume)?;
+    disk::delete(libvirt, &cpi.config, &disk_cid, &volume, &|| {
+        cpi.libvirt_for_undo()
+    })?;
     Ok(Value::Null)
 }

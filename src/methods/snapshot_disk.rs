@@ -41,7 +41,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     };
     record
         .write(libvirt, &records, &snapshot_cid)
-        .and_then(|()| partial::end(&records, snapshot_cid.as_str()))
+        .and_then(|()| partial::complete(&records, snapshot_cid.as_str()))
         .map_err(|e| e.during(doing()))?;
     undo.disarm();
     Ok(snapshot_cid.as_str().into())
@@ -76,7 +76,7 @@ fn copy(
     }
     pool.clone_volume(&plain(&spec), spec.name, volume)?;
     // Libvirt may have read the pool just before it copied.
-    disk::state(volume, record).map(drop)
+    disk::require_unwritten(libvirt, volume, &state, &disk::state(volume, record)?)
 }
 
 /// Has QEMU copy the disk as it is now, while the guest goes on writing.

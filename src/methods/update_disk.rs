@@ -90,14 +90,20 @@ fn update(
         disk::delete_if_there(cpi.libvirt_for_undo()?, &cpi.config, &new_cid)
     });
     let copy = copy(libvirt, volume, &state, &new_cid, pool_name, properties)?;
-    // Libvirt may have read the pool just before it copied.
-    disk::state(volume, &old_record)?;
     disk::resize(libvirt, &new_cid, &copy, &record, size)?;
     record.write(libvirt, &records, &new_cid)?;
+    // From here on no VM gets the old volume. One that got it meanwhile, or had it, has newer data there.
+    let libvirt_for_undo = || cpi.libvirt_for_undo();
+    let claim = disk::claim(libvirt, &cpi.config, disk_cid, volume, &libvirt_for_undo)?;
+    // Also looks at the format: libvirt may have read the pool just before it copied.
+    disk::require_unwritten(libvirt, volume, &state, &disk::state(volume, &old_record)?)?;
     undo.disarm();
     // The data is in the new volume; an old one that cannot be deleted now is only a waste of space.
-    if let Err(error) = disk::delete(libvirt, &cpi.config, disk_cid, volume) {
-        log::warn!("disk {disk_cid} was replaced by {new_cid}, but its volume is still there: {error}");
+    match disk::delete_claimed(libvirt, &cpi.config, disk_cid, volume) {
+        Ok(()) => claim.disarm(),
+        Err(error) => {
+            log::warn!("disk {disk_cid} was replaced by {new_cid}, but its volume is still there: {error}");
+        }
     }
     Ok(Some(new_cid))
 }

@@ -40,7 +40,7 @@ impl Probe {
     /// How far the clock of who keeps the pool's files is ahead of ours (true) or behind it. None where the pool does
     /// not tell times.
     pub fn clock_difference(&self) -> Result<Option<(bool, Duration)>> {
-        let Some(theirs) = self.volume.details()?.modified else {
+        let Some(theirs) = self.volume.state()?.modified else {
             return Ok(None);
         };
         let ahead = theirs

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::libvirt::Connection;
 use crate::measures::{age, size, span};
 use crate::rpc::{Error, Result};
-use crate::{disk, logging, network, vm};
+use crate::{disk, logging, network, partial, vm};
 use find::find;
 
 /// Calls can take long, and what they have made shows no life meanwhile.
@@ -56,6 +56,16 @@ pub enum Target {
     /// Only when no domain refers to it.
     Volume {
         pool: String,
+    },
+    /// As `Volume`, and only while a mark says that the thing of this cid was never completed.
+    HalfMade {
+        pool: String,
+        of: String,
+    },
+    /// As `Volume`, and only when nothing of this cid is there.
+    Record {
+        pool: String,
+        of: String,
     },
     /// The mark of a thing that must be gone by then.
     Mark {
@@ -116,7 +126,16 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
     let exists_now = |vm: &str| Error::cloud(format!("VM {vm} exists by now"));
     match &leftover.target {
         Target::VolumeOfVm { vm, .. } if exists(vm)? => Err(exists_now(vm)),
-        Target::VolumeOfVm { pool, .. } | Target::Volume { pool } => {
+        Target::HalfMade { of, .. } if !volumes::exists(libvirt, &format!("{of}{}", partial::SUFFIX))? => {
+            Err(Error::cloud(format!("{of} is complete by now")))
+        }
+        Target::Record { of, .. } if volumes::exists(libvirt, of)? => {
+            Err(Error::cloud(format!("{of}, which it is about, is there by now")))
+        }
+        Target::VolumeOfVm { pool, .. }
+        | Target::Volume { pool }
+        | Target::HalfMade { pool, .. }
+        | Target::Record { pool, .. } => {
             let users = disk::users(libvirt, &leftover.name)?;
             if !users.is_empty() {
                 return Err(Error::cloud(format!("{} uses it by now", users.join(", "))));

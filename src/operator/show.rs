@@ -102,7 +102,7 @@ fn volume(found: &FoundVolume) -> Value {
         "real_bytes": state.allocation,
         "virtual_bytes": state.capacity,
         "overlay_on": state.backing_path,
-        "written_at": found.details.modified.map(crate::logging::timestamp),
+        "written_at": found.details.state.modified.map(crate::logging::timestamp),
     })
 }
 

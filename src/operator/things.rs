@@ -197,7 +197,7 @@ fn stemcell(
         capacity: state.as_ref().map_or(0, |state| state.capacity),
         vms: host.overlays_on(&path).filter_map(vm).collect(),
         partial: host.has(&VolumeName::Partial(cid.to_owned())),
-        created_at: found.details.modified,
+        created_at: found.details.state.modified,
     })
 }
 
@@ -229,7 +229,10 @@ pub fn vm(host: &Host, domain: &FoundDomain) -> Vm {
         capacity: sum(|found| found.details.state.capacity),
         stemcell: stemcell.map(|found| found.volume.name.clone()),
         disks: attached_disk_cids(&domain.xml),
-        created_at: volumes.iter().filter_map(|found| found.details.modified).min(),
+        created_at: volumes
+            .iter()
+            .filter_map(|found| found.details.state.modified)
+            .min(),
     }
 }
 
@@ -265,7 +268,7 @@ fn disk(libvirt: &Connection, records: Option<&Pool>, host: &Host, found: &Found
         capacity: found.details.state.capacity,
         attached_to,
         partial: host.has(&VolumeName::Partial(cid.clone())),
-        written_at: found.details.modified,
+        written_at: found.details.state.modified,
         cid,
     })
 }

@@ -2,6 +2,7 @@
 
 use super::probe;
 use crate::cid::{Cid, names_disk};
+use crate::disk::DELETING_SUFFIX;
 use crate::partial;
 use crate::record_volume::of_record;
 use crate::vm::{BOOT, EPHEMERAL, SETTINGS};
@@ -19,6 +20,8 @@ pub enum VolumeName {
     Record(String),
     /// The disk, snapshot or stemcell of this cid is not complete.
     Partial(String),
+    /// The disk or snapshot of this cid is being deleted.
+    Deleting(String),
     /// Made by an operator's command, to see whether that works.
     Probe,
 }
@@ -36,6 +39,9 @@ impl VolumeName {
         }
         if let Some(of) = name.strip_suffix(partial::SUFFIX) {
             return is_thing(of).then(|| Self::Partial(of.to_owned()));
+        }
+        if let Some(of) = name.strip_suffix(DELETING_SUFFIX) {
+            return names_disk(of).then(|| Self::Deleting(of.to_owned()));
         }
         if cid.names_snapshot() {
             return Some(Self::Snapshot(name.to_owned()));
@@ -121,6 +127,11 @@ mod tests {
                 "snap0123456789abcdef.partial".to_owned(),
                 Some(VolumeName::Partial("snap0123456789abcdef".to_owned())),
             ),
+            (
+                "disk0123456789abcdef.deleting".to_owned(),
+                Some(VolumeName::Deleting("disk0123456789abcdef".to_owned())),
+            ),
+            (format!("sc-{uuid}.deleting"), None),
             (
                 "disk0123456789abcdef.record".to_owned(),
                 Some(VolumeName::Record("disk0123456789abcdef".to_owned())),

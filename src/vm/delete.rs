@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::libvirt::Connection;
 use crate::logging;
 use crate::network;
-use crate::rpc::Result;
+use crate::rpc::{ErrorType, Result};
 
 /// Stops and forgets the VM and deletes what belongs to it, its persistent disks excepted. Returns whether there was
 /// anything.
@@ -17,7 +17,12 @@ pub fn delete(libvirt: &Connection, config: &Config, vm_cid: &Cid) -> Result<boo
     let domain = libvirt.find_domain(vm_cid.as_str())?;
     let mut pools = vec![config.settings.stemcell_pool().to_owned()];
     if let Some(domain) = &domain {
-        pools.extend(own_pools(vm_cid, &domain.persistent_xml()?));
+        match domain.persistent_xml() {
+            Ok(xml) => pools.extend(own_pools(vm_cid, &xml)),
+            // Another call deletes it too. What it has not got to yet goes here.
+            Err(e) if e.error_type == ErrorType::VmNotFound => {}
+            Err(e) => return Err(e),
+        }
         {
             let _step = logging::step(format!("stopping VM {vm_cid}"));
             domain.destroy()?;

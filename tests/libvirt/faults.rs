@@ -1,19 +1,20 @@
-//! Hurt on purpose: at each call to libvirt that a CPI call makes, an error, a lost connection, and death before and
-//! after. An error leaves everything as it was. After a death the same call again, its opposite, or `cpi prune` gets
-//! there. No persistent disk is lost, and none is attached to two VMs.
+//! Hurt on purpose: at each call to libvirt that a CPI call makes, an error, a lost connection, death before and after,
+//! and a signal that asks for the end. An error leaves everything as it was. After a death the same call again, its
+//! opposite, or `cpi prune` gets there. No persistent disk is lost, and none is attached to two VMs.
 //!
-//! `make test` takes some of the points, others each day; `make reliability` takes all. `CPI_TEST_FAULTS` says how many
-//! points each method gets, or `all`.
+//! `make test` takes some of the points, others each day; `make reliability` takes all (`points.rs`).
 
+use std::ops::RangeInclusive;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::rpc_proxy::{Fault, RpcProxy};
+use crate::points::{self, Points};
+use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Sandbox, run, try_virsh, virsh};
 
 /// Points per method that `make test` takes.
-const SAMPLE: usize = 4;
+const SAMPLE: usize = 5;
 
 struct Bench {
     sandbox: Sandbox,
@@ -55,7 +56,8 @@ impl Bench {
 
     /// A call with this fault, and what became of it.
     fn call_with(&self, fault: Option<(usize, Fault)>, method: &str, arguments: Value) -> Output {
-        self.proxy.plan(fault);
+        self.proxy
+            .plan(fault.map(|(number, fault)| (At::Number(number), fault)));
         let call = self.sandbox.start(method, arguments);
         self.proxy.set_pid(call.id());
         call.wait_with_output().unwrap()
@@ -119,6 +121,14 @@ impl Bench {
                 if response["error"] == Value::Null {
                     finish(self, &arguments, Some(&response["result"]));
                 } else {
+                    let kind = match *method {
+                        "create_vm" => "Bosh::Clouds::VMCreationFailed",
+                        _ => "Bosh::Clouds::CloudError",
+                    };
+                    assert_eq!(response["error"]["type"], kind, "{what}: {log}");
+                    let message = response["error"]["message"].as_str().unwrap();
+                    let interrupted = message.contains("interrupted by SIG");
+                    assert_eq!(interrupted, fault == Fault::Told, "{what}: {log}");
                     match after_error {
                         Some(holds) => holds(self, &arguments),
                         None => assert_eq!(self.state(), before, "{what}: {log}"),
@@ -133,17 +143,14 @@ impl Bench {
 
 /// Which calls get which faults: all, or a sample that is another one each day.
 fn points(calls: usize) -> Vec<(usize, Fault)> {
-    let all = (1..=calls).flat_map(|number| Fault::ALL.map(|fault| (number, fault)));
-    let wanted = match std::env::var("CPI_TEST_FAULTS") {
-        Ok(which) if which == "all" => return all.collect(),
-        Ok(number) => number.parse().expect("CPI_TEST_FAULTS is a number or `all`"),
-        Err(_) => SAMPLE,
-    };
-    let day = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / 86_400;
-    let step = (calls * Fault::ALL.len()).div_ceil(wanted);
-    all.skip(usize::try_from(day).unwrap() % step)
-        .step_by(step)
-        .collect()
+    let all = |calls: RangeInclusive<usize>| calls.flat_map(|number| Fault::ALL.map(|fault| (number, fault)));
+    match points::wanted(SAMPLE) {
+        Points::All(_) => all(points::all_of(calls).unwrap()).collect(),
+        Points::Some(wanted) => {
+            let step = (calls * Fault::ALL.len()).div_ceil(wanted);
+            all(1..=calls).skip(points::day() % step).step_by(step).collect()
+        }
+    }
 }
 
 /// Names in a listing of virsh that look like ours.

@@ -1,7 +1,6 @@
 //! A host whose libvirtd is hurt at an exact point of a CPI call: at one of the messages that the CPI sends it.
 //!
-//! `make test` takes some of the points, others each day; `make reliability` takes all. `CPI_TEST_FAULTS` says how many
-//! points each method gets, or `all`.
+//! `make test` takes some of the points, others each day; `make reliability` takes all (`points.rs`).
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::hosts_daemon::{Host, Setup};
+use crate::points::{self, Points};
 use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Answer, call_cpi, run, wait_for};
 
@@ -271,6 +271,9 @@ impl Bench {
             finish,
             after_error,
         } = scenario;
+        if !points::is_wanted(method) {
+            return;
+        }
         let clean = self.state();
         let arguments = prepare(self);
         let result = self.call(method, arguments.clone());
@@ -323,20 +326,17 @@ impl Bench {
 
 /// What happens at which message: all, or a sample that is another one each day.
 fn points(messages: usize) -> Vec<(usize, Harm)> {
-    let wanted = match std::env::var("CPI_TEST_FAULTS") {
-        Ok(which) if which == "all" => {
-            let all = (1..=messages).flat_map(|number| Harm::ALL.map(|harm| (number, harm)));
-            return all.collect();
-        }
-        Ok(number) => number.parse().expect("CPI_TEST_FAULTS is a number or `all`"),
-        Err(_) => SAMPLE,
-    };
-    let seconds = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    let day = usize::try_from(seconds / 86_400).unwrap();
-    (0..wanted)
-        .map(|n| {
-            let number = (day + n * messages / wanted) % messages + 1;
-            (number, Harm::ALL[(day + n + messages) % Harm::ALL.len()])
-        })
-        .collect()
+    match points::wanted(SAMPLE) {
+        Points::All(_) => points::all_of(messages)
+            .unwrap()
+            .flat_map(|number| Harm::ALL.map(|harm| (number, harm)))
+            .collect(),
+        Points::Some(wanted) => (0..wanted)
+            .map(|n| {
+                let day = points::day();
+                let number = (day + n * messages / wanted) % messages + 1;
+                (number, Harm::ALL[(day + n + messages) % Harm::ALL.len()])
+            })
+            .collect(),
+    }
 }

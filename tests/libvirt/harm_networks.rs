@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::points;
 use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Sandbox, try_virsh, virsh};
 
@@ -151,13 +152,10 @@ impl Bench {
 
 /// At which messages: all, or one that is another one each day.
 fn points(messages: usize) -> Vec<At> {
-    if std::env::var("CPI_TEST_FAULTS").is_ok_and(|which| which == "all") {
-        return (1..=messages).map(At::Number).collect();
+    match points::all_of(messages) {
+        Some(all) => all.map(At::Number).collect(),
+        None => vec![At::Number(points::day() % messages + 1)],
     }
-    let seconds = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    vec![At::Number(
-        usize::try_from(seconds / 86_400).unwrap() % messages + 1,
-    )]
 }
 
 #[test]

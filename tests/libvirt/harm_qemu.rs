@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::points;
 use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Sandbox, run, virsh, wait_for};
 
@@ -35,11 +36,9 @@ fn a_disk_is_not_lost_with_the_qemu_that_was_to_get_it() {
     detach();
 
     // The first is for the next start.
-    let mut points = vec![At::Procedure(ATTACH_DEVICE_FLAGS, 2)];
-    if std::env::var("CPI_TEST_FAULTS").is_ok_and(|which| which == "all") {
-        points.extend((1..=calls).map(At::Number));
-    }
-    for at in points {
+    let mut at_points = vec![At::Procedure(ATTACH_DEVICE_FLAGS, 2)];
+    at_points.extend(points::all_of(calls).into_iter().flatten().map(At::Number));
+    for at in at_points {
         for when in [Fault::Before, Fault::Meanwhile] {
             let what = format!("{at:?}, {when:?}");
             let victim = vm.clone();

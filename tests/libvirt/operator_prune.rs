@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::networks_host::OwnNetwork;
-use crate::rpc_proxy::{Fault, RpcProxy};
+use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Sandbox, run, stemcell_image, try_virsh, virsh, wait_for};
 
 const UUID: &str = "00000000-0000-4000-8000-00000000abcd";
@@ -308,8 +308,8 @@ fn a_vm_that_a_killed_call_has_defined_goes_with_all_of_it() {
     sandbox.configure(json!({"libvirt": {"type": "socket", "socket": proxy.socket}}));
     let before = sandbox.state();
     let arguments = json!(["a", stemcell, {"memory": 64}, sandbox.manual_network(10), [], {}]);
-    let create = |fault| {
-        proxy.plan(fault);
+    let create = |fault: Option<(usize, Fault)>| {
+        proxy.plan(fault.map(|(number, fault)| (At::Number(number), fault)));
         let call = sandbox.start("create_vm", arguments.clone());
         proxy.set_pid(call.id());
         let output = call.wait_with_output().unwrap();

@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -23,6 +24,9 @@ const CONTINUE: u32 = 2;
 /// The program whose messages only keep the connection alive.
 const KEEPALIVE: u32 = 0x6b65_6570;
 
+/// A thread of the CPI's takes note of a signal.
+const SIGNAL_ARRIVES_WITHIN: Duration = Duration::from_millis(50);
+
 /// What goes wrong at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -34,6 +38,8 @@ pub enum Fault {
     KilledBefore,
     /// Libvirt does it, and the CPI is killed before it knows.
     KilledAfter,
+    /// The CPI is told to end, by SIGTERM or SIGINT, before libvirt hears of the call.
+    Told,
     /// What the test has planned happens before libvirt hears of the call.
     Before,
     /// What the test has planned happens once libvirt has the call.
@@ -42,7 +48,13 @@ pub enum Fault {
 
 impl Fault {
     /// Those that need nothing further.
-    pub const ALL: [Self; 4] = [Self::Refused, Self::Lost, Self::KilledBefore, Self::KilledAfter];
+    pub const ALL: [Self; 5] = [
+        Self::Refused,
+        Self::Lost,
+        Self::KilledBefore,
+        Self::KilledAfter,
+        Self::Told,
+    ];
 
     pub fn kills(self) -> bool {
         matches!(self, Self::KilledBefore | Self::KilledAfter)
@@ -116,10 +128,10 @@ impl RpcProxy {
         proxy
     }
 
-    /// Counts anew, and lets this fault happen once.
-    pub fn plan(&self, fault: Option<(usize, Fault)>) {
+    /// Counts anew, and lets this fault happen once. Those that kill or signal want to know whom: see `set_pid`.
+    pub fn plan(&self, fault: Option<(At, Fault)>) {
         *self.shared.plan.lock().unwrap() = Plan {
-            fault: fault.map(|(number, fault)| (At::Number(number), fault)),
+            fault,
             ..Plan::default()
         };
     }
@@ -133,7 +145,7 @@ impl RpcProxy {
         };
     }
 
-    /// Whom to kill.
+    /// Whom to kill or to tell.
     pub fn set_pid(&self, pid: u32) {
         self.shared.plan.lock().unwrap().pid = Some(pid);
         self.shared.changed.notify_all();
@@ -148,11 +160,22 @@ impl RpcProxy {
 
 impl Shared {
     fn kill(&self) {
+        self.signal("-KILL");
+    }
+
+    /// Asks for the end, in turns as `kill` and as Ctrl-C do, and gives the signal time to arrive.
+    fn tell(&self) {
+        let calls = self.plan.lock().unwrap().calls.len();
+        self.signal(["-TERM", "-INT"][calls % 2]);
+        thread::sleep(SIGNAL_ARRIVES_WITHIN);
+    }
+
+    fn signal(&self, signal: &str) {
         let mut plan = self.plan.lock().unwrap();
         while plan.pid.is_none() {
             plan = self.changed.wait(plan).unwrap();
         }
-        crate::sandbox::run("kill", &["-KILL", &plan.pid.unwrap().to_string()]).unwrap();
+        crate::sandbox::run("kill", &[signal, &plan.pid.unwrap().to_string()]).unwrap();
     }
 
     fn let_it_happen(&self) {
@@ -295,6 +318,7 @@ impl Connection {
                     self.shared.kill();
                     return None;
                 }
+                Some(Fault::Told) => self.shared.tell(),
                 Some(Fault::Before) => self.shared.let_it_happen(),
                 Some(Fault::Meanwhile) => {
                     message.write(&mut server)?;

@@ -31,6 +31,7 @@ pub fn find(libvirt: &Connection, wanted: &Prune) -> Result<Vec<Leftover>> {
     found.extend(half_vms(&host, &judge));
     found.extend(half_made(&host, &judge));
     found.extend(records(libvirt, &host, &judge)?);
+    found.extend(deletions(&host, &judge));
     found.extend(probes(&host, &judge));
     found.extend(dhcp_entries(&host, &entries, &judge));
     found.extend(directories::find(wanted.older_than));
@@ -112,7 +113,7 @@ fn leftover(kind: &'static str, found: &FoundVolume, spared: Option<String>, tar
         name: found.volume.name.clone(),
         place: found.volume.pool.clone(),
         bytes: found.details.state.allocation,
-        written_at: found.details.modified,
+        written_at: found.details.state.modified,
         spared,
         deleted: false,
         target,
@@ -140,7 +141,10 @@ fn of_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
     }
     let mut leftovers = Vec::new();
     for (vm, volumes) in of_vms {
-        let written_at = volumes.iter().filter_map(|found| found.details.modified).max();
+        let written_at = volumes
+            .iter()
+            .filter_map(|found| found.details.state.modified)
+            .max();
         let is_of_it = |name: &VolumeName| matches!(name, VolumeName::OfVm(of, _) if of == vm);
         let unreadable = host.unreadable.iter().any(is_of_it);
         let unreadable = unreadable.then(|| "a volume of this VM cannot be read".to_owned());
@@ -175,7 +179,7 @@ fn half_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
             let vm = &domain.name;
             let is_settings = |found: &&FoundVolume| matches!(found.name, VolumeName::OfVm(_, SETTINGS));
             let settings = host.volumes_of_vm(vm).find(is_settings);
-            let written_at = settings.and_then(|found| found.details.modified);
+            let written_at = settings.and_then(|found| found.details.state.modified);
             let place = settings.map_or("", |found| &found.volume.pool);
             let disk = domain.volumes.iter().find(|volume| names_disk(volume));
             Leftover {
@@ -217,15 +221,17 @@ fn half_made(host: &Host, judge: &Judge) -> Vec<Leftover> {
         let all = || parts.iter().copied().chain([mark]);
         // Each part has to be known to be old.
         let spared = all().find_map(|part| {
-            spared_for_use(host, part).or_else(|| judge.spares(&part.volume.pool, part.details.modified))
+            spared_for_use(host, part)
+                .or_else(|| judge.spares(&part.volume.pool, part.details.state.modified))
         });
         for part in all() {
             let pool = part.volume.pool.clone();
+            let of = of.clone();
             let (kind, target) = match &part.name {
-                VolumeName::Stemcell(_) => ("half stemcell", Target::Volume { pool }),
-                VolumeName::Snapshot(_) => ("half snapshot", Target::Volume { pool }),
-                VolumeName::Record(_) => ("record of it", Target::Volume { pool }),
-                _ => ("mark of it", Target::Mark { pool, of: of.clone() }),
+                VolumeName::Stemcell(_) => ("half stemcell", Target::HalfMade { pool, of }),
+                VolumeName::Snapshot(_) => ("half snapshot", Target::HalfMade { pool, of }),
+                VolumeName::Record(_) => ("record of it", Target::HalfMade { pool, of }),
+                _ => ("mark of it", Target::Mark { pool, of }),
             };
             leftovers.push(leftover(kind, part, spared.clone(), target));
         }
@@ -255,12 +261,30 @@ fn records(libvirt: &Connection, host: &Host, judge: &Judge) -> Result<Vec<Lefto
         }
         let pool = found.volume.pool.clone();
         let spared = judge
-            .spares(&pool, found.details.modified)
+            .spares(&pool, found.details.state.modified)
             .or_else(|| spared_for_pools.clone())
             .or_else(|| judge.spares_shared(&pool));
-        leftovers.push(leftover("record", found, spared, Target::Volume { pool }));
+        if let VolumeName::Record(of) = &found.name {
+            let target = Target::Record { pool, of: of.clone() };
+            leftovers.push(leftover("record", found, spared, target));
+        }
     }
     Ok(leftovers)
+}
+
+/// What says of disks that they are being deleted. A call that was killed left it; the disk, if it is still there, stays.
+fn deletions(host: &Host, judge: &Judge) -> Vec<Leftover> {
+    let deletions = host
+        .volumes
+        .iter()
+        .filter(|found| matches!(found.name, VolumeName::Deleting(_)));
+    deletions
+        .map(|found| {
+            let pool = found.volume.pool.clone();
+            let spared = judge.spares(&pool, found.details.state.modified);
+            leftover("mark of a deletion", found, spared, Target::Volume { pool })
+        })
+        .collect()
 }
 
 /// Whether this record may be that of a light stemcell.
@@ -288,7 +312,8 @@ fn probes(host: &Host, judge: &Judge) -> Vec<Leftover> {
     probes
         .map(|found| {
             let pool = found.volume.pool.clone();
-            let spared = spared_for_use(host, found).or_else(|| judge.spares(&pool, found.details.modified));
+            let spared =
+                spared_for_use(host, found).or_else(|| judge.spares(&pool, found.details.state.modified));
             leftover("probe", found, spared, Target::Volume { pool })
         })
         .collect()
@@ -312,7 +337,7 @@ fn dhcp_entries(host: &Host, entries: &[network::EntryOfVm], judge: &Judge) -> V
         .map(|((vm, network), living)| {
             let young = || {
                 host.volumes_of_vm(vm)
-                    .find_map(|found| judge.spares(&found.volume.pool, found.details.modified))
+                    .find_map(|found| judge.spares(&found.volume.pool, found.details.state.modified))
             };
             Leftover {
                 kind: "DHCP entry",

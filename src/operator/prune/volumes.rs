@@ -14,7 +14,7 @@ pub fn delete(libvirt: &Connection, config: &Config, pool: &str, leftover: &Left
         return Ok(());
     };
     let details = volume.details()?;
-    if matches!((details.modified, leftover.written_at), (Some(now), Some(then)) if now > then) {
+    if matches!((details.state.modified, leftover.written_at), (Some(now), Some(then)) if now > then) {
         return Err(Error::cloud("it is being written to"));
     }
     if pool.kind()? == PoolKind::Blocks && config.settings.wipe_block_volumes {

@@ -1,0 +1,46 @@
+//! Which of a call's messages something happens at: `CPI_TEST_FAULTS` says `all`, or `13-24`, or how many of each method;
+//! `CPI_TEST_FAULTS_OF` names one method, where a test tries several.
+
+use std::ops::RangeInclusive;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Points {
+    /// All that happens, at each message of these numbers.
+    All(RangeInclusive<usize>),
+    /// As many, other ones each day.
+    Some(usize),
+}
+
+/// What is wanted; `sample` of each method if nothing is said.
+pub fn wanted(sample: usize) -> Points {
+    let Ok(which) = std::env::var("CPI_TEST_FAULTS") else {
+        return Points::Some(sample);
+    };
+    let number = |text: &str| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("CPI_TEST_FAULTS is `all`, a range or a number, not {which}"))
+    };
+    match (which.as_str(), which.split_once('-')) {
+        ("all", _) => Points::All(1..=usize::MAX),
+        (_, Some((first, last))) => Points::All(number(first)..=number(last)),
+        _ => Points::Some(number(&which)),
+    }
+}
+
+/// Of these messages, all that are wanted: None where it is to be a sample.
+pub fn all_of(messages: usize) -> Option<RangeInclusive<usize>> {
+    match wanted(0) {
+        Points::All(range) => Some(*range.start()..=messages.min(*range.end())),
+        Points::Some(_) => None,
+    }
+}
+
+pub fn is_wanted(method: &str) -> bool {
+    std::env::var("CPI_TEST_FAULTS_OF").map_or(true, |only| only == method)
+}
+
+/// Days since 1970.
+pub fn day() -> usize {
+    let seconds = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    usize::try_from(seconds / 86_400).unwrap()
+}
