@@ -38,6 +38,7 @@ mod load;
 mod load_foreign;
 mod networks;
 mod networks_created;
+mod networks_filter;
 mod networks_host;
 mod operator_check;
 mod operator_looks;
