@@ -18,7 +18,6 @@ mod tiny_guest;
 mod workshop;
 
 mod attach_race;
-mod boot_disk;
 mod boots;
 mod cdrom;
 mod dhcp_entries;
@@ -61,3 +60,4 @@ mod templates;
 mod throttle;
 mod upgrade;
 mod vm_life;
+mod vm_properties;
