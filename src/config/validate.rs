@@ -10,6 +10,8 @@ use super::{Config, ConfigDriveFormat, LibvirtType, Stemcell, StemcellType, Thro
 const FAT_LABEL_MAX: usize = 11;
 /// Bytes of a volume identifier in an ISO 9660 file system.
 const ISO_LABEL_MAX: usize = 32;
+/// A VM does not start where its console's log is to be the file that QEMU's own is.
+const LOGS_OF_QEMU: &str = "/var/log/libvirt/qemu";
 
 /// Notes every rule that `config` breaks. Rules about keys that are already known to be wrong are skipped.
 pub(super) fn cross_checks(config: &Config, mistakes: &mut Mistakes) {
@@ -197,6 +199,12 @@ fn settings(config: &Config, mistakes: &mut Mistakes) {
     if mistakes.none_at(&["settings.console_log_dir"]) && !directory.is_empty() && !directory.starts_with('/')
     {
         let message = format!("\"{}\" is not an absolute path", shorten(directory));
+        mistakes.add(Layer::Merged, "settings.console_log_dir", &message);
+    }
+    if directory.trim_end_matches('/') == LOGS_OF_QEMU {
+        let message = format!(
+            "{LOGS_OF_QEMU} is where libvirt keeps QEMU's logs, one of the same name for each VM; name another directory"
+        );
         mistakes.add(Layer::Merged, "settings.console_log_dir", &message);
     }
     let throttle = &config.throttle;

@@ -45,6 +45,7 @@ fn create_without_a_copy(sandbox: &Sandbox, image: &str, properties: Value) -> S
         .env("LLVM_PROFILE_FILE", "/dev/null")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let request = json!({"method": "create_stemcell", "arguments": [image, properties], "api_version": 2});

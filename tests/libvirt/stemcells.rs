@@ -43,6 +43,38 @@ fn properties_and_tags_are_kept_beside_the_stemcell_and_go_with_it() {
 }
 
 #[test]
+fn a_light_stemcell_may_name_a_volume_of_another_pool() {
+    let (sandbox, images) = (Sandbox::new(), Sandbox::new());
+    virsh(&[
+        "vol-create-as",
+        &images.name,
+        "jammy.raw",
+        "64M",
+        "--allocation",
+        "0",
+    ]);
+    let properties = json!({"volume": "jammy.raw", "pool": images.name});
+    let stemcell = sandbox
+        .call("create_stemcell", json!(["/no/image", properties]))
+        .text();
+    let arguments = json!(["a", stemcell, {"memory": 64}, sandbox.manual_network(10), [], {}]);
+    let result = sandbox.call("create_vm", arguments).result();
+    let vm = result[0].as_str().unwrap();
+    let boot = virsh(&["vol-dumpxml", "--pool", &sandbox.name, &format!("{vm}-boot")]);
+    let backing = boot.split("<backingStore>").nth(1).unwrap();
+    let volume = images.directory().join("pool/jammy.raw");
+    assert!(
+        backing.contains(&format!("<path>{}</path>", volume.display()))
+            && backing.contains("<format type='raw'/>"),
+        "{boot}"
+    );
+    sandbox.call("delete_vm", json!([vm])).result();
+    sandbox.call("delete_stemcell", json!([stemcell])).result();
+    assert_eq!(sandbox.volumes(), [""; 0]);
+    assert_eq!(images.volumes(), ["jammy.raw"]);
+}
+
+#[test]
 fn a_light_stemcell_names_a_volume_that_stays() {
     let sandbox = Sandbox::new();
     let pool = &sandbox.name;

@@ -172,6 +172,10 @@ fn mistakes_say_where_and_what() {
             json!({"throttle": {"name": "file-lock", "path": "lock"}}),
             "throttle.path: \"lock\" is not an absolute path",
         ),
+        (
+            json!({"settings": {"console_log_dir": "/var/log/libvirt/qemu/"}}),
+            "settings.console_log_dir: /var/log/libvirt/qemu is where libvirt keeps QEMU's logs",
+        ),
     ] {
         let message = refusal(file, json!({}));
         assert!(message.contains(expected), "{message}");

@@ -1,8 +1,11 @@
-//! A boot disk larger than its stemcell, in a pool of its own.
+//! What VM cloud properties do that only a guest or the host's memory can tell.
+
+use std::fs;
 
 use serde_json::{Value, json};
 
 use crate::guest::shell;
+use crate::hosts_daemon::{Host, Setup, stemcell_arguments};
 use crate::sandbox::{Sandbox, run};
 
 /// As an agent grows its root partition; here a second one takes the room.
@@ -47,4 +50,61 @@ fn a_guest_grows_into_the_room_behind_its_stemcell() {
     sandbox.call("delete_vm", json!([vm])).result();
     assert_eq!(other.volumes(), [""; 0]);
     assert_eq!(sandbox.volumes(), Sandbox::stemcell_volumes(&stemcell));
+}
+
+/// So many more huge pages of 2 MiB for the machine, which are gone when it is dropped.
+struct HugePages {
+    before: u64,
+}
+
+impl HugePages {
+    const COUNT: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+    fn more(count: u64) -> Self {
+        let number = || {
+            fs::read_to_string(Self::COUNT)
+                .unwrap()
+                .trim()
+                .parse::<u64>()
+                .unwrap()
+        };
+        let before = number();
+        fs::write(Self::COUNT, (before + count).to_string()).unwrap();
+        assert_eq!(number(), before + count, "the kernel has no memory in one piece");
+        Self { before }
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::COUNT, self.before.to_string());
+    }
+}
+
+#[test]
+fn memory_is_in_huge_pages() {
+    let _pages = HugePages::more(40);
+    let host = Host::with(|_, _| Setup {
+        libvirtd: "listen_tls = 0\nauth_tcp = \"none\"\n".to_owned(),
+        commands: "mkdir /run/hugepages; mount -t hugetlbfs -o pagesize=2M hugetlbfs /run/hugepages\n"
+            .to_owned(),
+    });
+    let libvirt = host.libvirt();
+    let stemcell = host
+        .call(&libvirt, "create_stemcell", stemcell_arguments())
+        .text();
+    for (hugepages, expected_kib) in [(json!(true), 65536), (json!(2), 65536), (json!(false), 0)] {
+        let properties = json!({"memory": 64, "hugepages": hugepages});
+        let arguments = json!(["a", stemcell, properties, {}, [], {}]);
+        let vm = host.call(&libvirt, "create_vm", arguments).result()[0].clone();
+        let memory = format!("/proc/{}/smaps_rollup", host.process("qemu-system-x86"));
+        let memory = fs::read_to_string(memory).unwrap();
+        let kib: u64 = memory
+            .lines()
+            .filter(|line| line.contains("_Hugetlb:"))
+            .map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap())
+            .sum();
+        assert_eq!(kib, expected_kib, "{hugepages}: {memory}");
+        host.call(&libvirt, "delete_vm", json!([vm])).result();
+    }
 }
