@@ -112,6 +112,7 @@ impl Bench {
             let (_, happened) = self.proxy.seen();
             self.proxy.plan(None);
             let log = String::from_utf8_lossy(&output.stderr);
+            eprintln!("{what}: {}, happened: {happened}", output.status);
             let killed = happened && fault.kills();
             assert_eq!(output.status.success(), !killed, "{what}: {log}");
             if killed {
