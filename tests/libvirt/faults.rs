@@ -144,7 +144,12 @@ impl Bench {
 
 /// Which calls get which faults: all, or a sample that is another one each day.
 fn points(calls: usize) -> Vec<(usize, Fault)> {
-    let all = |calls: RangeInclusive<usize>| calls.flat_map(|number| Fault::ALL.map(|fault| (number, fault)));
+    let is_wanted = |point: &(usize, Fault)| points::is_kind_wanted(&format!("{:?}", point.1));
+    let all = |calls: RangeInclusive<usize>| {
+        calls
+            .flat_map(|number| Fault::ALL.map(|fault| (number, fault)))
+            .filter(is_wanted)
+    };
     match points::wanted(SAMPLE) {
         Points::All(_) => all(points::all_of(calls).unwrap()).collect(),
         Points::Some(wanted) => {
