@@ -22,6 +22,9 @@ use crate::xml::masked;
 /// How long libvirt may take to notice that a VM has ended, seen from a call that failed for that.
 const END_NOTICED_WITHIN: Duration = Duration::from_secs(2);
 
+/// The same where libvirt's words say that QEMU is gone: on a busy host, it takes its time to draw the conclusion.
+const SURE_END_NOTICED_WITHIN: Duration = Duration::from_secs(15);
+
 /// How long an aborted job may take to end.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -195,7 +198,12 @@ impl Domain {
     /// What a change of the running VM failed for. Where the VM has ended meanwhile, libvirt's words are about anything
     /// else, and the same call works on the stopped VM.
     fn unless_ended(&self, error: Error) -> Error {
-        let deadline = Instant::now() + END_NOTICED_WITHIN;
+        let within = if means_that_qemu_is_gone(&error.message) {
+            SURE_END_NOTICED_WITHIN
+        } else {
+            END_NOTICED_WITHIN
+        };
+        let deadline = Instant::now() + within;
         loop {
             match self.is_active() {
                 Ok(false) => {
@@ -338,4 +346,16 @@ impl Domain {
         }
         Error::from(e).during(format!("{doing} VM {}", self.name))
     }
+}
+
+/// Its directory in `/proc`, or the other end of its monitor, is not there.
+fn means_that_qemu_is_gone(message: &str) -> bool {
+    [
+        "/proc/",
+        "closed the monitor",
+        "write to monitor",
+        "read from monitor",
+    ]
+    .iter()
+    .any(|part| message.contains(part))
 }

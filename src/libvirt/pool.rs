@@ -62,11 +62,12 @@ impl Pool {
                 "starting storage pool {name}, which is inactive; see `virsh pool-start {name}`"
             ))
         };
-        if !pool.is_active().map_err(failed)? {
+        let asked = |e| Error::from(e).during(format!("looking at storage pool {name}"));
+        if !pool.is_active().map_err(asked)? {
             log::info!("storage pool {name} is inactive; starting it");
             if let Err(e) = pool.create(0) {
                 // Another call may have been quicker.
-                if !pool.is_active().map_err(failed)? {
+                if !pool.is_active().map_err(asked)? {
                     return Err(failed(e));
                 }
             }

@@ -63,8 +63,9 @@ fn copy(
         format: record.format,
         backing: None,
     };
+    let kind = pool.kind()?;
     // Ceph takes its own point-in-time copies, whoever writes to the image.
-    if pool.kind()? != PoolKind::Rbd {
+    if kind != PoolKind::Rbd {
         for name in disk::users(libvirt, &volume.name)? {
             let domain = libvirt.domain(&name)?;
             let attachments = Attachments::of(&domain)?;
@@ -76,7 +77,11 @@ fn copy(
     }
     pool.clone_volume(&plain(&spec), spec.name, volume)?;
     // Libvirt may have read the pool just before it copied.
-    disk::require_unwritten(libvirt, volume, &state, &disk::state(volume, record)?)
+    let after = disk::state(volume, record)?;
+    if kind == PoolKind::Rbd {
+        return Ok(());
+    }
+    disk::require_unwritten(libvirt, volume, &state, &after)
 }
 
 /// Has QEMU copy the disk as it is now, while the guest goes on writing.

@@ -6,6 +6,7 @@ use std::sync::mpsc::channel;
 
 use serde_json::{Value, json};
 
+use crate::loop_pool::LoopPool;
 use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Sandbox, call_cpi, run, virsh};
 
@@ -192,6 +193,30 @@ fn a_disk_whose_deletion_was_killed_can_be_kept_and_can_be_deleted() {
         let left = sandbox.volumes();
         assert!(!left.iter().any(|name| name.contains(&disk)), "{left:?}");
     }
+}
+
+/// Deleting is what makes room, so it must do without.
+#[test]
+fn a_disk_can_be_deleted_where_there_is_no_room_for_a_mark() {
+    let pool = LoopPool::ext4(8);
+    let sandbox = Sandbox::with_config(json!({"settings": {"storage_pool_name": pool.name}}));
+    let disk = sandbox.call("create_disk", json!([1, {}])).text();
+    let fill = format!(
+        "mkdir {0}/full && i=0 && while : >{0}/full/$i; do i=$((i + 1)); done",
+        pool.path().display()
+    );
+    let filled = run("sh", &["-c", &fill]);
+    assert!(
+        filled.as_ref().is_err_and(|said| said.contains("No space left")),
+        "{filled:?}"
+    );
+    sandbox
+        .call("create_disk", json!([1, {}]))
+        .error("NoDiskSpace", false);
+    let answer = sandbox.call("delete_disk", json!([disk]));
+    assert!(answer.stderr.contains("without a mark"), "{}", answer.stderr);
+    answer.result();
+    assert!(!pool.path().join(&disk).exists());
 }
 
 fn write_to(file: PathBuf) -> impl FnOnce() + Send + 'static {

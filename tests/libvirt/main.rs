@@ -52,6 +52,7 @@ mod pools_ceph;
 mod pools_ceph_silent;
 mod pools_read_only;
 mod progress;
+mod prune_races;
 mod rollback;
 mod secrets;
 mod snapshots;

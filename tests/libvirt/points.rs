@@ -35,6 +35,11 @@ pub fn all_of(messages: usize) -> Option<RangeInclusive<usize>> {
     }
 }
 
+/// `CPI_TEST_FAULTS_KIND` names one of the faults.
+pub fn is_kind_wanted(fault: &str) -> bool {
+    std::env::var("CPI_TEST_FAULTS_KIND").map_or(true, |only| only == fault)
+}
+
 pub fn is_wanted(method: &str) -> bool {
     std::env::var("CPI_TEST_FAULTS_OF").map_or(true, |only| only == method)
 }
