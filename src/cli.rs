@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use crate::config::LogLevel;
 
 /// Where the BOSH job `libvirt_cpi` puts its configuration.
 pub const JOB_CONFIG: &str = "/var/vcap/jobs/libvirt_cpi/config/cpi.json";
+
+/// Above the options that every command has.
+const EVERYWHERE: &str = "Options of all commands";
 
 /// BOSH CPI for libvirt.
 ///
@@ -29,12 +33,12 @@ pub const JOB_CONFIG: &str = "/var/vcap/jobs/libvirt_cpi/config/cpi.json";
 pub struct Cli {
     /// The CPI's configuration file (cpi.json). Commands use the one of the BOSH job,
     /// /var/vcap/jobs/libvirt_cpi/config/cpi.json, when none is named
-    #[arg(long, value_name = "PATH", global = true)]
+    #[arg(long, value_name = "PATH", global = true, help_heading = EVERYWHERE)]
     pub config: Option<PathBuf>,
 
     /// Overrides the configuration's log_level: NONE, ERROR, WARN, INFO or DEBUG, in any case. Commands log WARN
     /// and above when none is given
-    #[arg(long, value_name = "LEVEL", global = true)]
+    #[arg(long, value_name = "LEVEL", global = true, help_heading = EVERYWHERE)]
     pub log_level: Option<LogLevel>,
 
     #[command(subcommand)]
@@ -47,7 +51,8 @@ pub enum Command {
     /// Look whether everything that the CPI needs is there and works
     ///
     /// One line each: OK, or what is wrong and what cures it. To see whether the pools can be written to and whether
-    /// QEMU really runs, it makes a volume of 1 MiB in each pool and starts an empty, paused VM, all of which go again.
+    /// QEMU really runs, it makes a volume of 1 MiB in each pool and boots a VM of a few instructions from one, all of
+    /// which go again.
     Check {
         /// Print JSON
         #[arg(long)]
@@ -106,9 +111,7 @@ pub enum Command {
     ///
     /// Prints the result as JSON. Each argument is taken as JSON where it is JSON, else as a string; @FILE stands for
     /// the content of a file, where secrets are better kept than on a command line.
-    #[command(
-        after_help = "Examples:\n  cpi call info\n  cpi call has_vm vm-1d3a4c1e-...\n  cpi call create_disk 1024 '{}' null"
-    )]
+    #[command(after_help = CALLS)]
     Call(Call),
     /// Print a shell's completions for cpi
     Completions {
@@ -167,6 +170,36 @@ pub enum Rendered {
     CreateVm,
 }
 
+const CALLS: &str = "\
+Methods, sizes in MiB:
+  info
+  create_stemcell IMAGE_FILE CLOUD_PROPERTIES [ENV]
+  delete_stemcell STEMCELL
+  create_vm AGENT_ID STEMCELL CLOUD_PROPERTIES NETWORKS [DISKS] [ENV]
+  delete_vm VM
+  has_vm VM
+  reboot_vm VM
+  set_vm_metadata VM METADATA
+  calculate_vm_cloud_properties REQUIREMENTS
+  create_disk SIZE [CLOUD_PROPERTIES] [VM]
+  delete_disk DISK
+  has_disk DISK
+  attach_disk VM DISK
+  detach_disk VM DISK
+  get_disks VM
+  set_disk_metadata DISK METADATA
+  resize_disk DISK SIZE
+  update_disk DISK SIZE [CLOUD_PROPERTIES]
+  snapshot_disk DISK [METADATA]
+  delete_snapshot SNAPSHOT
+  create_network DEFINITION
+  delete_network NETWORK
+
+Examples:
+  cpi call has_vm vm-1d3a4c1e-...
+  cpi call create_disk 1024 '{\"storage_pool\": \"ssd\"}' null
+  cpi call create_vm agent-1 sc-... '{}' @networks.json '[]' @env.json";
+
 #[derive(Debug, Args)]
 pub struct Call {
     /// The method's name, as `has_vm`
@@ -174,6 +207,9 @@ pub struct Call {
     /// Its arguments
     #[arg(allow_negative_numbers = true)]
     pub arguments: Vec<String>,
+    /// Print the response as BOSH gets it, also when the call failed
+    #[arg(long)]
+    pub json: bool,
     /// CPI API version of the call
     #[arg(long, value_name = "NUMBER", default_value_t = crate::rpc::HIGHEST_API_VERSION)]
     pub api_version: u64,
@@ -189,6 +225,10 @@ pub fn parse() -> Cli {
                 "--config <PATH> is needed to serve a request; `cpi --help` lists the commands",
             )
             .exit();
+    }
+    let reads_request = matches!(cli.command, None | Some(Command::Render { .. }));
+    if reads_request && std::io::stdin().is_terminal() {
+        eprintln!("Type a CPI request (JSON), then Ctrl-D; `cpi --help` lists what else there is.");
     }
     cli
 }

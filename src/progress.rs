@@ -1,6 +1,7 @@
 //! How far something long has come: a bar for people on a terminal, a log line every few seconds for everybody else.
 
 use std::io::{IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -65,7 +66,8 @@ impl Progress {
         *shown = Instant::now();
         let numbers = numbers(done, self.total, self.started.elapsed());
         if self.is_terminal {
-            let line = bar_line(&self.what, &numbers, done, self.total, terminal_width());
+            let width = terminal_width(&std::io::stderr()).unwrap_or(DEFAULT_WIDTH);
+            let line = bar_line(&self.what, &numbers, done, self.total, width);
             DRAWN.store(true, SeqCst);
             let _ = std::io::stderr().write_all(format!("\r\x1b[K{line}").as_bytes());
         } else {
@@ -80,11 +82,13 @@ impl Drop for Progress {
     }
 }
 
-fn terminal_width() -> usize {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok();
-    size.map(|size| usize::from(size.ws_col))
-        .filter(|columns| *columns > 0)
-        .unwrap_or(DEFAULT_WIDTH)
+/// Columns of the terminal that this is; None for what is no terminal, or does not know.
+pub fn terminal_width(output: &(impl AsFd + IsTerminal)) -> Option<usize> {
+    let size = output
+        .is_terminal()
+        .then(|| rustix::termios::tcgetwinsize(output))?
+        .ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// `512M of 3G, 120M/s, 20s left`.

@@ -170,6 +170,105 @@ fn a_call_answers_with_its_result_or_with_its_error_and_exit_code_1() {
     }
 }
 
+/// Each line below `Methods` in the help: a method and what it takes.
+fn listed_methods() -> Vec<Vec<String>> {
+    let help = stdout(&cpi(&["call", "--help"]));
+    let methods = help.lines().skip_while(|line| !line.starts_with("Methods"));
+    methods
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .collect()
+}
+
+#[test]
+fn help_lists_every_method_with_as_many_arguments_as_it_takes() {
+    let file = config(r#"{"libvirt": {"socket": "/no/such/libvirt-sock"}}"#);
+    let path = file.path().to_str().unwrap();
+    let says = |arguments: &[&str]| stderr(&cpi(&[&["--config", path, "call"], arguments].concat()));
+    let listed = listed_methods();
+    let source = include_str!("../src/methods/mod.rs");
+    let mut known: Vec<&str> = source
+        .lines()
+        .filter(|line| line.contains("::call(arguments, cpi)"))
+        .map(|line| line.split('"').nth(1).unwrap())
+        .collect();
+    known.sort_unstable();
+    let mut names: Vec<&str> = listed.iter().map(|line| line[0].as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, known);
+    for line in &listed {
+        let (method, arguments) = line.split_first().unwrap();
+        // One more than there are, each of the kind that its name says.
+        let values: Vec<&str> = arguments
+            .iter()
+            .map(|name| match name.trim_matches(['[', ']']) {
+                "SIZE" => "1",
+                "DISKS" => "[]",
+                "CLOUD_PROPERTIES" | "ENV" | "METADATA" | "NETWORKS" | "DEFINITION" | "REQUIREMENTS" => "{}",
+                _ => "x",
+            })
+            .chain(["surplus"])
+            .collect();
+        let said = says(&[&[method.as_str()], &values[..]].concat());
+        let expected = format!("this method takes {} at most", arguments.len());
+        assert!(said.contains(&expected), "{method}: {said}");
+        let needed: Vec<&str> = arguments
+            .iter()
+            .zip(&values)
+            .filter(|(name, _)| !name.starts_with('['))
+            .map(|(_, value)| *value)
+            .collect();
+        if let Some((_, others)) = needed.split_last() {
+            let said = says(&[&[method.as_str()], others].concat());
+            let expected = format!("argument {} (", needed.len());
+            assert!(
+                said.contains(&expected) && said.contains("missing"),
+                "{method}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_call_as_json_is_what_bosh_gets() {
+    let file = config("{}");
+    let path = file.path().to_str().unwrap();
+    let answer = |arguments: &[&str]| {
+        let output = cpi(&[&["--config", path, "call", "--json"], arguments].concat());
+        let response: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        (output.status.code(), response)
+    };
+    let (code, response) = answer(&["info"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        (&response["result"]["api_version"], &response["error"]),
+        (&3.into(), &Value::Null)
+    );
+    let (code, response) = answer(&["has_vm", "5"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(response["error"]["type"], "Bosh::Clouds::CpiError");
+    assert!(
+        response["result"].is_null() && response["log"].is_string(),
+        "{response}"
+    );
+}
+
+#[test]
+fn whoever_has_read_enough_may_go() {
+    let file = config(r#"{"libvirt": {"socket": "/no/such/libvirt-sock"}}"#);
+    let command = format!(
+        "{} --config {} check | true; echo ${{PIPESTATUS[0]}}; {0} man | true; echo ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_cpi"),
+        file.path().display()
+    );
+    let output = Command::new("bash").args(["-c", &command]).output().unwrap();
+    assert_eq!(
+        (stdout(&output).as_str(), stderr(&output).as_str()),
+        ("1\n0\n", "")
+    );
+}
+
 #[test]
 fn prune_refuses_to_be_hasty() {
     let file = config("{}");
@@ -199,6 +298,15 @@ fn the_manual_page_and_the_completions_are_those_of_the_commands() {
     ] {
         let script = stdout(&cpi(&["completions", shell]));
         assert!(script.contains(says) && script.contains("screenshot"), "{shell}");
+    }
+    // A reader of manual pages has nothing to complain about.
+    let page = config(&text);
+    if let Ok(read) = Command::new("man")
+        .args(["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z"])
+        .arg(page.path())
+        .output()
+    {
+        assert_eq!(stderr(&read), "");
     }
     let script = config(&stdout(&cpi(&["completions", "bash"])));
     let syntax = Command::new("bash")

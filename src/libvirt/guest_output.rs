@@ -48,11 +48,12 @@ impl Domain {
         Ok(Screenshot { mime_type, image })
     }
 
-    /// Hands over whatever the guest writes to its serial console from now on, until it ends or `out` fails.
+    /// Hands over whatever the guest writes to its serial console from now on, until it ends, or `out` fails or says that
+    /// it is enough, by false.
     pub fn follow_console(
         &self,
         connection: &Connection,
-        mut out: impl FnMut(&[u8]) -> Result<()>,
+        mut out: impl FnMut(&[u8]) -> Result<bool>,
     ) -> Result<()> {
         let failed = |e| self.failed("reading the console of", e);
         let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
@@ -62,7 +63,8 @@ impl Domain {
         loop {
             match stream.recv(&mut chunk).map_err(failed)? {
                 0 => return Ok(()),
-                received => out(&chunk[..usize::try_from(received).unwrap_or(0)])?,
+                received if out(&chunk[..usize::try_from(received).unwrap_or(0)])? => {}
+                _ => return Ok(()),
             }
         }
     }

@@ -8,6 +8,7 @@ use virt::sys;
 use super::connection::parse;
 use super::errors::is;
 use super::{Connection, Domain, Network, Pool, Volume, VolumeState};
+use crate::interrupt;
 use crate::rpc::{Error, Result};
 use crate::xml::element::Element;
 
@@ -151,9 +152,11 @@ impl Connection {
         parse("domain capabilities", &text)
     }
 
-    /// Starts a VM that is paused, and forgotten when it ends, which it does with this connection at the latest.
-    pub fn start_passing(&self, xml: &Element, name: &str) -> Result<Domain> {
-        let flags = sys::VIR_DOMAIN_START_PAUSED | sys::VIR_DOMAIN_START_AUTODESTROY;
+    /// Starts a VM, perhaps paused, that is forgotten when it ends, which it does with this connection at the latest.
+    pub fn start_passing(&self, xml: &Element, name: &str, paused: bool) -> Result<Domain> {
+        interrupt::check()?;
+        let paused = if paused { sys::VIR_DOMAIN_START_PAUSED } else { 0 };
+        let flags = paused | sys::VIR_DOMAIN_START_AUTODESTROY;
         let domain = self
             .connect
             .create_domain_xml(&xml.to_string(), flags)

@@ -14,5 +14,7 @@ pub use presence::require;
 pub use properties::DirectMode;
 pub use properties::{Bandwidth, Link, NicProperties, Rate, parse as parse_properties};
 pub use request::Request;
-pub use reservations::{EntryOfVm, entries_of_vms, require_free_addresses, reserve, unreserve, unreserve_in};
+pub use reservations::{
+    EntryOfVm, entries_of_vms, require_free_addresses, reserve, unreserve, unreserve_in, vm_named_by,
+};
 pub use subnet::Subnet;

@@ -300,7 +300,7 @@ fn entry_name(vm_cid: &Cid, number: usize) -> String {
 }
 
 /// The cid in the name of an entry.
-fn vm_named_by(name: &str) -> Option<&str> {
+pub fn vm_named_by(name: &str) -> Option<&str> {
     let length = "vm-".len() + 36;
     let (cid, rest) = name.split_at_checked(length)?;
     let is_ours = Cid::new(cid).is_ok_and(|cid| cid.names_vm());

@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-use super::{print, to_json};
+use super::{complain, print, to_json};
 use crate::cli::Call;
 use crate::config::Config;
 use crate::interrupt;
-use crate::logging::on_one_line;
+use crate::logging;
 use crate::methods::{self, Cpi};
-use crate::rpc::{Arguments, Error, Request, Result};
+use crate::rpc::{Arguments, Error, Request, Response, Result};
 
 /// Whether the call succeeded; its error is on stderr then.
 pub fn run(call: &Call, config: Config) -> Result<bool> {
@@ -27,18 +27,25 @@ pub fn run(call: &Call, config: Config) -> Result<bool> {
     // Ctrl-C rolls back.
     interrupt::answer_first();
     let cpi = Cpi::new(config, request.api_version);
-    match methods::dispatch(&request.method, Arguments::new(request.arguments), &cpi) {
-        Ok(result) => print(&to_json(&result)).map(|()| true),
+    let outcome = methods::dispatch(&request.method, Arguments::new(request.arguments), &cpi);
+    let succeeded = outcome.is_ok();
+    if call.json {
+        let log = if succeeded {
+            String::new()
+        } else {
+            logging::kept_lines()
+        };
+        print(&format!("{}\n", Response::new(outcome, log).to_json()))?;
+        return Ok(succeeded);
+    }
+    match outcome {
+        Ok(result) => print(&to_json(&result))?,
         Err(error) => {
             let retry = if error.ok_to_retry { " (ok to retry)" } else { "" };
-            eprintln!(
-                "{}: {}{retry}",
-                error.error_type.name(),
-                on_one_line(&error.message)
-            );
-            Ok(false)
+            complain(&format!("{}: {}{retry}", error.error_type.name(), error.message));
         }
     }
+    Ok(succeeded)
 }
 
 /// JSON where it is JSON, else a string; `@FILE`: what is in the file.

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::table::{width, wrapped};
 use super::{print, to_json};
+use crate::interrupt;
 use crate::libvirt::Connection;
 use crate::logging::on_one_line;
 use crate::rpc::Result;
@@ -76,6 +77,8 @@ impl Finding {
 /// Whether nothing is wrong.
 pub fn run(config_path: &Path, as_json: bool) -> Result<bool> {
     let findings = look(config_path);
+    // After Ctrl-C not everything was looked at.
+    interrupt::check()?;
     let is_well = findings.iter().all(|finding| finding.state != State::Wrong);
     print(&if as_json {
         to_json(&json!({"ok": is_well, "checks": findings}))
@@ -96,8 +99,22 @@ fn look(config_path: &Path) -> Vec<Finding> {
     let Some(libvirt) = libvirt else {
         return findings;
     };
+    // From here on something is made, which Ctrl-C has to take away again.
+    interrupt::answer_first();
     look_at_host(&libvirt, &config, &mut findings);
-    findings
+    findings.into_iter().map(cured_of_permissions).collect()
+}
+
+/// Whatever it was that libvirt did not let us do, the cure is the same.
+fn cured_of_permissions(finding: Finding) -> Finding {
+    let cure = if finding.says.contains("read only access") {
+        "connect to libvirt-sock, not to libvirt-sock-ro: see libvirt.socket and libvirt.uri"
+    } else if finding.says.contains("access denied") || finding.says.contains("authorization") {
+        "allow this user everything that virsh may do: see the rules of libvirt's access driver (polkit) on the host"
+    } else {
+        return finding;
+    };
+    finding.cured_by(cure)
 }
 
 fn look_at_host(libvirt: &Connection, config: &crate::config::Config, findings: &mut Vec<Finding>) {
@@ -137,4 +154,24 @@ fn line(finding: &Finding) -> String {
         line.push_str(&format!("{:INDENT$}{cure}\n", ""));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_permission_has_one_cure_wherever_it_shows() {
+        for (says, cure) in [
+            (
+                "operation forbidden: read only access prevents virStorageVolCreateXML",
+                "libvirt-sock-ro",
+            ),
+            ("access denied: 'storage-pool' denied access", "polkit"),
+            ("No space left on device", "df"),
+        ] {
+            let finding = cured_of_permissions(Finding::wrong("pool p", says).cured_by("df"));
+            assert!(finding.cure.unwrap().contains(cure), "{says}");
+        }
+    }
 }

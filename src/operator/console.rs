@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::print_bytes;
+use super::print_while_read;
 use super::show::console_log;
 use crate::cid::Cid;
 use crate::config::Config;
@@ -38,8 +38,8 @@ pub fn run(vm: &str, follow: bool, lines: Option<usize>, config: &Config) -> Res
             libvirt.uri
         )));
     };
-    out(lines.map_or(&log[..], |lines| last_lines(&log, lines)))?;
-    if follow {
+    let is_read = out(lines.map_or(&log[..], |lines| last_lines(&log, lines)))?;
+    if follow && is_read {
         follow_log(&libvirt, &cid, path, log.len() as u64)?;
     }
     Ok(())
@@ -58,7 +58,9 @@ fn follow_log(libvirt: &Connection, cid: &Cid, path: &Path, mut offset: u64) -> 
         match libvirt.read_file(path, from)? {
             Some(added) if !added.is_empty() || offset == 0 => {
                 let seen = usize::try_from(offset - from).unwrap_or(0);
-                out(&added[seen..])?;
+                if !out(&added[seen..])? {
+                    return Ok(());
+                }
                 offset = from + added.len() as u64;
             }
             // Shorter than it was: libvirt has put the full log aside and begun another.
@@ -80,12 +82,12 @@ fn last_lines(log: &[u8], lines: usize) -> &[u8] {
     }
 }
 
-/// On a terminal, a guest gets no say but in letters and line breaks.
-fn out(bytes: &[u8]) -> Result<()> {
+/// On a terminal, a guest gets no say but in letters and line breaks. Returns whether it is still being read.
+fn out(bytes: &[u8]) -> Result<bool> {
     if !std::io::stdout().is_terminal() {
-        return print_bytes(bytes);
+        return print_while_read(bytes);
     }
-    print_bytes(&harmless(bytes))
+    print_while_read(&harmless(bytes))
 }
 
 fn harmless(bytes: &[u8]) -> Vec<u8> {

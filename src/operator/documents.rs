@@ -4,19 +4,20 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::print_bytes;
+use super::print_while_read;
 use crate::cli::Cli;
 use crate::rpc::{Error, Result};
 
 pub fn completions(shell: Shell) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "cpi", &mut script);
-    print_bytes(&script)
+    print_while_read(&script).map(drop)
 }
 
 /// One page, the commands with it.
 pub fn man() -> Result<()> {
-    print_bytes(&page().map_err(|e| Error::cpi(format!("writing the manual page: {e}")))?)
+    let page = page().map_err(|e| Error::cpi(format!("writing the manual page: {e}")))?;
+    print_while_read(&page).map(drop)
 }
 
 fn page() -> std::io::Result<Vec<u8>> {

@@ -24,6 +24,7 @@ use serde_json::{Map, Value};
 
 use crate::cli::{Cli, Command, JOB_CONFIG, Rendered};
 use crate::config::{Config, LogLevel};
+use crate::progress::terminal_width;
 use crate::rpc::{Error, Result};
 use crate::{even_when_it_panics, logging};
 
@@ -34,7 +35,7 @@ pub fn run(cli: &Cli, command: &Command) -> i32 {
         Ok(true) => 0,
         Ok(false) => 1,
         Err(error) => {
-            eprintln!("cpi: {}", logging::on_one_line(&error.message));
+            complain(&format!("cpi: {}", error.message));
             1
         }
     }
@@ -69,16 +70,30 @@ fn dispatch(cli: &Cli, command: &Command) -> Result<bool> {
     Ok(true)
 }
 
-/// Writes to stdout. Whoever reads it may have seen enough.
-fn print(text: &str) -> Result<()> {
-    print_bytes(text.as_bytes())
+/// Says on stderr what is wrong: on one line, which a terminal's width may break between words.
+fn complain(message: &str) {
+    let message = logging::on_one_line(message);
+    let stderr = std::io::stderr();
+    let lines = match terminal_width(&stderr) {
+        Some(width) => table::wrapped(&message, width, 0),
+        None => message,
+    };
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(stderr.lock(), "{lines}");
 }
 
-fn print_bytes(bytes: &[u8]) -> Result<()> {
+/// Writes to stdout. Whoever reads it may have seen enough, which is no failure.
+fn print(text: &str) -> Result<()> {
+    print_while_read(text.as_bytes()).map(drop)
+}
+
+/// Writes to stdout. Returns whether it is still being read.
+fn print_while_read(bytes: &[u8]) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-        outcome => outcome.map_err(|e| Error::cpi(format!("writing to stdout: {e}"))),
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Error::cpi(format!("writing to stdout: {e}"))),
     }
 }
 

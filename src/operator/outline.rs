@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::logging::on_one_line;
 use crate::measures::size;
+use crate::xml::characters::{escape_attribute, escape_text};
 use crate::xml::element::{Element, Node};
 
 /// Renders an object. Numbers under a key that ends in `_bytes` are shown as sizes, texts of several lines as they are.
@@ -65,30 +66,58 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// XML with each element on a line of its own.
-pub fn xml(element: &Element) -> String {
+/// XML with each element on a line of its own, and attributes on further ones where that gets wider than `width`.
+pub fn xml(element: &Element, width: usize) -> String {
     let mut text = String::new();
-    write_xml(element, 0, &mut text);
+    write_xml(element, 0, width, &mut text);
     text
 }
 
-fn write_xml(element: &Element, depth: usize, out: &mut String) {
+fn write_xml(element: &Element, depth: usize, width: usize, out: &mut String) {
     let indent = "  ".repeat(depth);
-    if element.elements().next().is_none() {
-        out.push_str(&format!("{indent}{element}\n"));
+    out.push_str(&indent);
+    if element.elements().next().is_some() {
+        write_tag(element, &indent, ">", width, out);
+        for child in &element.children {
+            match child {
+                Node::Element(child) => write_xml(child, depth + 1, width, out),
+                Node::Text(text) => out.push_str(&format!("{indent}  {}\n", escape_text(text.trim()))),
+            }
+        }
+        out.push_str(&format!("{indent}</{}>\n", element.name));
         return;
     }
-    let mut start = element.clone();
-    start.children.clear();
-    let start = start.to_string();
-    out.push_str(&format!("{indent}{}>\n", start.trim_end_matches("/>")));
-    for child in &element.children {
-        match child {
-            Node::Element(child) => write_xml(child, depth + 1, out),
-            Node::Text(text) => out.push_str(&format!("{indent}  {}\n", text.trim())),
+    let text = element.text();
+    let end = match text.trim() {
+        "" => "/>".to_owned(),
+        _ => format!(">{}</{}>", escape_text(&text), element.name),
+    };
+    write_tag(element, &indent, &end, width, out);
+}
+
+/// The element's start, with what follows it on the line.
+fn write_tag(element: &Element, indent: &str, end: &str, width: usize, out: &mut String) {
+    let start = format!("<{}", element.name);
+    let mut used = indent.len() + start.len();
+    out.push_str(&start);
+    let last = element.attributes.len().saturating_sub(1);
+    for (number, (name, value)) in element.attributes.iter().enumerate() {
+        let attribute = format!("{name}='{}'", escape_attribute(value));
+        let length = attribute.chars().count();
+        let behind = if number == last { end.chars().count() } else { 0 };
+        let fits_below = indent.len() + 4 + length + behind <= width;
+        if used + 1 + length + behind > width && (number > 0 || fits_below) {
+            out.push_str(&format!("\n{indent}    "));
+            used = indent.len() + 4;
+        } else {
+            out.push(' ');
+            used += 1;
         }
+        out.push_str(&attribute);
+        used += length;
     }
-    out.push_str(&format!("{indent}</{}>\n", element.name));
+    out.push_str(end);
+    out.push('\n');
 }
 
 #[cfg(test)]
@@ -111,8 +140,23 @@ mod tests {
     fn xml_is_laid_out() {
         let element = Element::parse("<a x='1'><b/><c>t</c><d><e/></d></a>").unwrap();
         assert_eq!(
-            xml(&element),
+            xml(&element, usize::MAX),
             "<a x='1'>\n  <b/>\n  <c>t</c>\n  <d>\n    <e/>\n  </d>\n</a>\n"
         );
+        let element =
+            Element::parse("<a one='1' two='2&lt;' three='3'><b> \n</b><c one='1' two='2'>&lt;t</c></a>")
+                .unwrap();
+        assert_eq!(
+            xml(&element, 20),
+            "<a one='1'\n    two='2&lt;'\n    three='3'>\n  <b/>\n  <c one='1'\n      two='2'>&lt;t</c>\n</a>\n"
+        );
+        for width in [1, 20, 40, usize::MAX] {
+            // What is shown can be given to virsh.
+            let shown = Element::parse(&xml(&element, width)).unwrap();
+            assert_eq!(
+                shown.to_string(),
+                element.to_string().replace("<b> \n</b>", "<b/>")
+            );
+        }
     }
 }

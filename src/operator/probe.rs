@@ -2,12 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::libvirt::{Pool, Volume};
+use crate::interrupt;
+use crate::libvirt::{Connection, Pool, Volume};
 use crate::rpc::Result;
 use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 /// What such volumes are called; a uuid follows.
 pub const PREFIX: &str = "cpi-probe-";
+
+/// Bytes of a probe without content.
+const SIZE: u64 = 1024 * 1024;
 
 /// A small raw volume. It goes with the value, and by `cpi prune` if the process is killed.
 pub struct Probe {
@@ -21,17 +25,38 @@ impl Probe {
     /// # Errors
     /// `NoDiskSpace`, `CloudError`.
     pub fn new(pool: &Pool) -> Result<Self> {
+        Self::made(|name| {
+            let spec = VolumeSpec {
+                name,
+                capacity: SIZE,
+                format: VolumeFormat::Raw,
+                backing: None,
+            };
+            pool.create_volume(&plain(&spec), name)
+        })
+    }
+
+    /// One with this content, in a pool that holds files.
+    ///
+    /// # Errors
+    /// As for `new`.
+    pub fn with_content(libvirt: &Connection, pool: &Pool, content: &[u8]) -> Result<Self> {
+        Self::made(|name| {
+            let made = pool.create_with_content(libvirt, name, content);
+            if made.is_err()
+                && let Ok(Some(half)) = pool.volume(name)
+            {
+                discard(&half);
+            }
+            made
+        })
+    }
+
+    fn made(make: impl FnOnce(&str) -> Result<Volume>) -> Result<Self> {
         let name = format!("{PREFIX}{}", uuid::Uuid::new_v4());
-        let spec = VolumeSpec {
-            name: &name,
-            capacity: 1024 * 1024,
-            format: VolumeFormat::Raw,
-            backing: None,
-        };
         let before = SystemTime::now();
-        let volume = pool.create_volume(&plain(&spec), &name)?;
         Ok(Self {
-            volume,
+            volume: make(&name)?,
             before,
             after: SystemTime::now(),
         })
@@ -56,8 +81,14 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        if let Err(e) = self.volume.delete() {
-            log::warn!("volume {} is left over: {e}", self.volume.name);
-        }
+        discard(&self.volume);
+    }
+}
+
+fn discard(volume: &Volume) {
+    // On Ctrl-C, too.
+    let _rolling_back = interrupt::rolling_back();
+    if let Err(e) = volume.delete() {
+        log::warn!("volume {} is left over: {e}", volume.name);
     }
 }

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::libvirt::Connection;
 use crate::measures::{age, size, span};
 use crate::rpc::{Error, Result};
-use crate::{disk, logging, network, partial, vm};
+use crate::{disk, interrupt, logging, network, partial, vm};
 use find::find;
 
 /// Calls can take long, and what they have made shows no life meanwhile.
@@ -99,11 +99,16 @@ pub fn run(wanted: &Prune, config: &Config) -> Result<bool> {
         )));
     }
     let libvirt = Connection::open(&config.libvirt)?;
+    // What is made to read a clock goes again on Ctrl-C, too.
+    interrupt::answer_first();
+    for place in &wanted.places {
+        require_place(&libvirt, place)?;
+    }
     let mut leftovers = find(&libvirt, wanted)?;
     let mut well = true;
     if wanted.yes {
         for leftover in leftovers.iter_mut().filter(|leftover| leftover.spared.is_none()) {
-            match delete(&libvirt, config, leftover) {
+            match interrupt::check().and_then(|()| delete(&libvirt, config, leftover)) {
                 Ok(()) => leftover.deleted = true,
                 Err(error) => {
                     well = false;
@@ -118,6 +123,20 @@ pub fn run(wanted: &Prune, config: &Config) -> Result<bool> {
         report(&leftovers, wanted)
     })?;
     Ok(well)
+}
+
+/// A misspelt place would be one without leftovers.
+fn require_place(libvirt: &Connection, place: &str) -> Result<()> {
+    let exists = libvirt.find_pool(place)?.is_some()
+        || libvirt.find_network(place)?.is_some()
+        || directories::place().as_os_str() == place;
+    if exists {
+        return Ok(());
+    }
+    Err(Error::cpi(format!(
+        "--in {place}: there is no pool or network of this name at {}, nor is TMPDIR this directory",
+        libvirt.uri
+    )))
 }
 
 /// Looks once more whether the thing is still what it was taken for, and deletes it.
@@ -179,7 +198,10 @@ fn report(leftovers: &[Leftover], wanted: &Prune) -> String {
         table.row(vec![
             leftover.kind.to_owned(),
             leftover.name.clone(),
-            size(leftover.bytes),
+            match leftover.target {
+                Target::DhcpEntries { .. } | Target::Directory => "-".to_owned(),
+                _ => size(leftover.bytes),
+            },
             age(leftover.written_at),
             leftover.place.clone(),
             leftover.spared.clone().unwrap_or_default(),

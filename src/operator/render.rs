@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::table::width;
 use super::{mask, outline, print, to_json};
 use crate::cid::Cid;
 use crate::config::Config;
@@ -29,7 +30,8 @@ pub fn run(config_path: &Path, as_json: bool) -> Result<()> {
     let config = Config::load(config_path, &request.context)?;
     let vm = create_vm::plan(Arguments::new(request.arguments), &config)?;
     let (xml, settings) = render(&vm, &config)?;
-    let xml = outline::xml(&mask::masked_xml(&xml));
+    let columns = if as_json { usize::MAX } else { width() };
+    let xml = outline::xml(&mask::masked_xml(&xml), columns);
     let settings = mask::settings(&settings);
     print(&if as_json {
         to_json(&json!({"vm": vm.cid.as_str(), "xml": xml, "settings": settings}))

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::host::{FoundVolume, Host};
 use super::outline;
+use super::table::width;
 use super::things;
 use super::volume_name::VolumeName;
 use super::{mask, print, to_json};
@@ -24,7 +25,13 @@ const MAX_DRIVE_BYTES: u64 = 2 * CONFIG_DRIVE_MAX_BYTES as u64;
 pub fn run(cid: &str, json: bool, config: &Config) -> Result<()> {
     let cid = Cid::new(cid).map_err(Error::cpi)?;
     let libvirt = Connection::open(&config.libvirt)?;
-    let shown = show(&libvirt, config, &cid)?;
+    // XML stands two columns in, under its key.
+    let columns = if json {
+        usize::MAX
+    } else {
+        width().saturating_sub(2)
+    };
+    let shown = show(&libvirt, config, &cid, columns)?;
     print(&if json {
         to_json(&shown)
     } else {
@@ -32,10 +39,10 @@ pub fn run(cid: &str, json: bool, config: &Config) -> Result<()> {
     })
 }
 
-fn show(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<Value> {
+fn show(libvirt: &Connection, config: &Config, cid: &Cid, columns: usize) -> Result<Value> {
     if !cid.names_vm() && !cid.names_disk() && cid.stemcell_volume().is_none() {
         // Any libvirt network can be one that VMs are in.
-        if let Some(network) = network(libvirt, cid)? {
+        if let Some(network) = network(libvirt, cid, columns)? {
             return Ok(network);
         }
         return Err(Error::cpi(format!(
@@ -46,16 +53,16 @@ fn show(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<Value> {
     }
     let host = Host::look(libvirt)?;
     let found = if cid.names_vm() {
-        vm(libvirt, &host, cid)?
+        vm(libvirt, &host, cid, columns)?
     } else if cid.names_disk() {
         disk(libvirt, config, &host, cid)?
     } else {
-        of_stemcell(libvirt, &host, cid)?
+        of_stemcell(libvirt, &host, cid, columns)?
     };
     found.ok_or_else(|| Error::cpi(format!("{cid} does not exist at {}; see `cpi list`", libvirt.uri)))
 }
 
-fn vm(libvirt: &Connection, host: &Host, cid: &Cid) -> Result<Option<Value>> {
+fn vm(libvirt: &Connection, host: &Host, cid: &Cid, columns: usize) -> Result<Option<Value>> {
     let name = cid.as_str();
     let own: Vec<&FoundVolume> = host.volumes_of_vm(name).collect();
     let Some(domain) = host.domain(name) else {
@@ -84,7 +91,7 @@ fn vm(libvirt: &Connection, host: &Host, cid: &Cid) -> Result<Option<Value>> {
         "console_log": console_log(&domain.xml),
         "metadata": of_domain(&domain.xml, VM_NAMESPACE),
         "settings": settings,
-        "xml": outline::xml(&mask::masked_xml(&domain.xml)),
+        "xml": outline::xml(&mask::masked_xml(&domain.xml), columns),
     })))
 }
 
@@ -190,12 +197,12 @@ fn disk(libvirt: &Connection, config: &Config, host: &Host, cid: &Cid) -> Result
     })))
 }
 
-fn of_stemcell(libvirt: &Connection, host: &Host, cid: &Cid) -> Result<Option<Value>> {
+fn of_stemcell(libvirt: &Connection, host: &Host, cid: &Cid, columns: usize) -> Result<Option<Value>> {
     let name = cid.stemcell_volume().unwrap_or_default();
     let stemcells = things::stemcells(libvirt, host)?;
     let Some(found) = stemcells.into_iter().find(|found| found.cid == name) else {
         // A uuid can be a network's name as well.
-        return network(libvirt, cid);
+        return network(libvirt, cid, columns);
     };
     let uploaded = host.volumes.iter().find(|found| found.volume.name == name);
     let pool = libvirt.find_pool(&found.pool)?;
@@ -215,7 +222,7 @@ fn of_stemcell(libvirt: &Connection, host: &Host, cid: &Cid) -> Result<Option<Va
     })))
 }
 
-fn network(libvirt: &Connection, cid: &Cid) -> Result<Option<Value>> {
+fn network(libvirt: &Connection, cid: &Cid, columns: usize) -> Result<Option<Value>> {
     let Some(network) = libvirt.find_network(cid.as_str())? else {
         return Ok(None);
     };
@@ -228,6 +235,6 @@ fn network(libvirt: &Connection, cid: &Cid) -> Result<Option<Value>> {
         "active": shown.active,
         "subnets": shown.subnets,
         "vms": shown.vms,
-        "xml": outline::xml(&network.xml()?),
+        "xml": outline::xml(&mask::masked_xml(&network.xml()?), columns),
     })))
 }

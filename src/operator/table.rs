@@ -1,8 +1,7 @@
 //! Tables for people: columns as wide as what is in them, within the width of the terminal.
 
-use std::io::IsTerminal;
-
 use crate::logging::on_one_line;
+use crate::progress::terminal_width;
 
 const GAP: &str = "  ";
 /// In front of what stands on a row's second line.
@@ -41,17 +40,13 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The table, no line wider than this, without columns that say nothing. What does not fit beside the first columns stands on a second line, and
-    /// what does not fit there is cut.
+    /// The table, no line wider than this, without columns that say nothing. What does not fit beside the first columns
+    /// stands on further lines, and is cut only where it does not fit on one of its own.
     pub fn render(&self, width: usize) -> String {
         let shown: Vec<usize> = (0..self.columns.len())
             .filter(|n| self.says_something(*n))
             .collect();
-        let widths: Vec<usize> = shown.iter().map(|n| self.width_of(*n)).collect();
-        let split = (1..=widths.len())
-            .rev()
-            .find(|n| total(&widths[..*n]) <= width)
-            .unwrap_or(1);
+        let lines = self.lines(&shown, width);
         let mut text = String::new();
         let headings: Vec<String> = self
             .columns
@@ -59,20 +54,41 @@ impl Table {
             .map(|(heading, _)| (*heading).to_owned())
             .collect();
         for cells in std::iter::once(&headings).chain(&self.rows) {
-            for (prefix, range) in [("", 0..split), (INDENT, split..widths.len())] {
-                if range.is_empty() {
-                    continue;
-                }
-                let columns = range.map(|n| pad(&cells[shown[n]], widths[n], self.columns[shown[n]].1));
+            for (number, columns) in lines.iter().enumerate() {
+                let prefix = if number == 0 { "" } else { INDENT };
+                let columns = columns
+                    .iter()
+                    .map(|n| pad(&cells[*n], self.width_of(*n), self.columns[*n].1));
                 let line = format!("{prefix}{}", columns.collect::<Vec<_>>().join(GAP));
                 let line = cut(line.trim_end(), width);
-                if !line.is_empty() || prefix.is_empty() {
+                if !line.is_empty() || number == 0 {
                     text.push_str(&line);
                     text.push('\n');
                 }
             }
         }
         text
+    }
+
+    /// Which columns stand on which line of a row.
+    fn lines(&self, shown: &[usize], width: usize) -> Vec<Vec<usize>> {
+        let mut lines: Vec<Vec<usize>> = vec![Vec::new()];
+        let mut used = 0;
+        for n in shown {
+            let (needed, line) = (
+                self.width_of(*n) + GAP.len(),
+                lines.last_mut().expect("there is a first one"),
+            );
+            // Behind the last column there is no gap.
+            if !line.is_empty() && used + needed - GAP.len() > width {
+                lines.push(vec![*n]);
+                used = INDENT.len() + needed;
+            } else {
+                line.push(*n);
+                used += needed;
+            }
+        }
+        lines
     }
 
     fn says_something(&self, column: usize) -> bool {
@@ -86,10 +102,6 @@ impl Table {
             .max()
             .unwrap_or(0)
     }
-}
-
-fn total(widths: &[usize]) -> usize {
-    widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
 }
 
 fn pad(text: &str, width: usize, align: Align) -> String {
@@ -130,16 +142,8 @@ pub fn width() -> usize {
     let of_environment = std::env::var("COLUMNS")
         .ok()
         .and_then(|columns| columns.parse().ok());
-    let of_terminal = || {
-        let stdout = std::io::stdout();
-        let size = stdout
-            .is_terminal()
-            .then(|| rustix::termios::tcgetwinsize(&stdout))?
-            .ok()?;
-        Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
-    };
     of_environment
-        .or_else(of_terminal)
+        .or_else(|| terminal_width(&std::io::stdout()))
         .map_or(usize::MAX, |columns: usize| columns.max(40))
 }
 
@@ -156,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_goes_to_a_second_line_and_is_cut_there() {
+    fn what_does_not_fit_goes_to_further_lines_and_is_cut_there() {
         assert_eq!(
             table().render(80),
             "CID    SIZE  NAME\nvm-1   1.5G  cf router/0\nvm-22     -  evil\\u{1b}[2J\n"
@@ -164,6 +168,10 @@ mod tests {
         assert_eq!(
             table().render(14),
             "CID    SIZE\n    NAME\nvm-1   1.5G\n    cf router…\nvm-22     -\n    evil\\u{1b…\n"
+        );
+        assert_eq!(
+            table().render(9),
+            "CID\n    SIZE\n    NAME\nvm-1\n    1.5G\n    cf r…\nvm-22\n       -\n    evil…\n"
         );
         assert_eq!(table().render(usize::MAX), table().render(80));
     }

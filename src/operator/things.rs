@@ -27,8 +27,10 @@ pub struct Stemcell {
     pub pool: String,
     pub format: Option<&'static str>,
     /// Bytes taken from the pool.
+    #[serde(rename = "real_bytes")]
     pub allocation: u64,
     /// Virtual size, bytes.
+    #[serde(rename = "virtual_bytes")]
     pub capacity: u64,
     /// VMs whose boot disks are overlays on it.
     pub vms: Vec<String>,
@@ -46,7 +48,9 @@ pub struct Vm {
     pub owner: Owner,
     pub state: &'static str,
     /// Bytes of its own volumes: boot, ephemeral, settings.
+    #[serde(rename = "real_bytes")]
     pub allocation: u64,
+    #[serde(rename = "virtual_bytes")]
     pub capacity: u64,
     /// The volume that its boot disk is an overlay on, where that is a stemcell's.
     pub stemcell: Option<String>,
@@ -64,7 +68,9 @@ pub struct Disk {
     pub owner: Owner,
     pub pool: String,
     pub format: Option<&'static str>,
+    #[serde(rename = "real_bytes")]
     pub allocation: u64,
+    #[serde(rename = "virtual_bytes")]
     pub capacity: u64,
     pub attached_to: Vec<String>,
     pub partial: bool,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::host::Host;
 use super::table::{cut, width};
-use super::things::{self, Disk, Vm};
+use super::things::{self, Disk, Owner, Vm};
 use crate::libvirt::{Connection, Pool};
 use crate::logging::on_one_line;
 use crate::measures::size;
@@ -33,7 +33,10 @@ pub fn render(libvirt: &Connection, records: Option<&Pool>, host: &Host) -> Resu
     // A disk that is attached to somebody else's VM would be seen nowhere else.
     let seen: BTreeSet<&String> = vms.iter().flat_map(|vm| &vm.disks).collect();
     let unseen = disks.iter().filter(|disk| !seen.contains(&disk.cid));
-    roots.extend(group("not attached", unseen.map(disk_node).collect()));
+    roots.extend(group(
+        "not attached",
+        unseen.map(|disk| disk_node(disk, &Owner::default())).collect(),
+    ));
     if roots.is_empty() {
         return Ok("Nothing of the CPI's is here\n".to_owned());
     }
@@ -75,18 +78,24 @@ fn vm_node(vm: &Vm, disks: &[Disk]) -> Node {
     let of_it = disks.iter().filter(|disk| vm.disks.contains(&disk.cid));
     Node {
         text: joined(&[&vm.cid, vm.state, &vm.owner.name()]),
-        children: of_it.map(disk_node).collect(),
+        children: of_it.map(|disk| disk_node(disk, &vm.owner)).collect(),
     }
 }
 
-fn disk_node(disk: &Disk) -> Node {
+/// Whose a disk is, unless it is whose the VM is that it is shown at.
+fn disk_node(disk: &Disk, shown: &Owner) -> Node {
+    let owner = if disk.owner == *shown {
+        String::new()
+    } else {
+        disk.owner.name()
+    };
     let incomplete = if disk.partial { "incomplete" } else { "" };
     Node {
         text: joined(&[
             &disk.cid,
             &sizes(disk.allocation, disk.capacity),
             incomplete,
-            &disk.owner.name(),
+            &owner,
         ]),
         children: Vec::new(),
     }

@@ -61,7 +61,7 @@ pub fn with_image_in<T>(
 fn open(path: &Path) -> Result<BufReader<Reading<File>>> {
     let file = File::open(path).map_err(not_opened)?;
     let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-    let file = Reading::new(file, Progress::new("uploading the stemcell", bytes));
+    let file = Reading::new(file, Progress::new("uploading stemcell", bytes));
     Ok(BufReader::with_capacity(READ_BYTES, file))
 }
 

@@ -117,8 +117,8 @@ fn lists(sandbox: &Sandbox, stemcell: &str, vm: &str, attached: &str, lonely: &s
         ],
     );
     let info: Value = serde_json::from_str(&info.unwrap()).unwrap();
-    assert_eq!(found["capacity"], info["virtual-size"]);
-    assert_eq!(found["allocation"], info["actual-size"]);
+    assert_eq!(found["virtual_bytes"], info["virtual-size"]);
+    assert_eq!(found["real_bytes"], info["actual-size"]);
     let found = listed(&all["vms"], vm);
     assert_eq!(
         (
@@ -175,6 +175,10 @@ fn lists(sandbox: &Sandbox, stemcell: &str, vm: &str, attached: &str, lonely: &s
         "{tree}"
     );
     assert!(below[1].starts_with(&format!("   └─ {attached}  ")), "{tree}");
+    // Ages, of what is a minute old at most by now.
+    let row = tables.lines().find(|line| line.starts_with(vm)).unwrap();
+    let age = row.split_whitespace().last().unwrap();
+    assert!(age.ends_with('s') || age == "1m", "{row}");
     let only = sandbox.operator_says(&["list", "vms"]);
     assert!(
         only.starts_with("CID ") && only.contains(vm) && !only.contains(lonely),
@@ -201,6 +205,14 @@ fn shows(sandbox: &Sandbox, stemcell: &str, vm: &str, attached: &str, lonely: &s
     assert!(shown["xml"].as_str().unwrap().starts_with("<domain "), "{shown}");
     let text = sandbox.operator_says(&["show", vm]);
     assert!(text.contains("  mbus: (secret)\n"), "{text}");
+    let xml = text.lines().skip_while(|line| *line != "xml:");
+    for line in xml {
+        // Values are not broken.
+        assert!(
+            line.chars().count() <= 80 || line.matches("='").count() == 1,
+            "{line}"
+        );
+    }
     for text in [shown.to_string(), text] {
         assert!(!text.contains("hunter2"), "{text}");
     }
@@ -269,6 +281,23 @@ fn console(sandbox: &mut Sandbox, vm: &str) {
     assert!(!pools.contains("cpi-console-"), "{pools}");
 }
 
+/// Takes a PNG of 8-bit RGB apart.
+const PNG: &str = r"
+import struct, sys, zlib
+data, at, pixels, names = open(sys.argv[1], 'rb').read(), 8, b'', []
+assert data[:8] == b'\x89PNG\r\n\x1a\n'
+while at < len(data):
+    length, name = struct.unpack('>I4s', data[at:at + 8])
+    body = data[at + 8:at + 8 + length]
+    assert struct.unpack('>I', data[at + 8 + length:at + 12 + length])[0] == zlib.crc32(name + body)
+    if name == b'IHDR': header = struct.unpack('>IIBBBBB', body)
+    if name == b'IDAT': pixels += body
+    names.append(name)
+    at += 12 + length
+assert names[0] == b'IHDR' and names[-1] == b'IEND' and header[2:4] == (8, 2), (names, header)
+assert len(zlib.decompress(pixels)) == header[1] * (1 + 3 * header[0])
+";
+
 #[test]
 fn a_screen_is_photographed_and_a_console_without_a_log_can_be_followed() {
     let template = "<domain type='qemu'><memory unit='MiB'>{{.Memory}}</memory><vcpu>{{.CPU}}</vcpu>\
@@ -279,6 +308,8 @@ fn a_screen_is_photographed_and_a_console_without_a_log_can_be_followed() {
     let file = sandbox.directory().join("screen.png");
     let said = sandbox.operator_says(&["screenshot", &vm, file.to_str().unwrap()]);
     let image = std::fs::read(&file).unwrap();
+    // To Python's zlib, too: each chunk has the right checksum, and the pixels are all there.
+    run("python3", &["-c", PNG, file.to_str().unwrap()]).unwrap();
     // IHDR: width and height follow the chunk's name.
     assert!(image.starts_with(b"\x89PNG\r\n\x1a\n"), "no PNG");
     let number = |at: usize| u32::from_be_bytes(image[at..at + 4].try_into().unwrap());

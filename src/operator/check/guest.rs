@@ -1,28 +1,71 @@
-//! Whether QEMU really runs here, as the user it runs as, on the volumes of the pool.
+//! Whether QEMU really runs here, as the user it runs as, on the volumes of the pool: a VM that is switched off by its own
+//! first instructions.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::Finding;
 use crate::config::Config;
-use crate::libvirt::Connection;
+use crate::interrupt;
+use crate::libvirt::{Connection, Domain};
 use crate::operator::probe::Probe;
-use crate::rpc::Result;
+use crate::rpc::{ErrorType, Result};
 use crate::xml::element::Element;
 
-/// Starts a VM without anything to boot, paused, that goes again at once. It has the probe as its disk: that QEMU's user
-/// may open files in the pool is not said by libvirt's being able to make them.
+/// A boot sector that does what ACPI has operating systems do to switch QEMU's PCs off.
+#[rustfmt::skip]
+const SWITCH_OFF: [u8; 15] = [
+    0xba, 0x04, 0x06, // mov dx, 0x604: the power management's control register
+    0xb8, 0x00, 0x20, // mov ax, 0x2000: sleep, as deep as off
+    0xef,             // out dx, ax
+    0xba, 0x04, 0xb0, // mov dx, 0xb004: where old machine types have it
+    0xef,             // out dx, ax
+    // again:
+    0xfa,             // cli
+    0xf4,             // hlt
+    0xeb, 0xfc,       // jmp again
+];
+/// What ends a sector that PCs boot.
+const SIGNATURE: [u8; 2] = [0x55, 0xaa];
+
+/// Firmware and a few instructions take a second, and on a busy host some more. Beyond the first of these KVM is compared
+/// with emulation, beyond the second nothing runs.
+const SLOW: Duration = Duration::from_secs(3);
+const LONGEST: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How far the VM came.
+enum Ran {
+    /// Its machine is none that the boot sector is for.
+    Started,
+    SwitchedOff(Duration),
+    Never,
+}
+
+/// The content of a disk with that boot sector, as large as firmware wants a disk to be.
+pub fn boot_disk() -> Vec<u8> {
+    let mut disk = vec![0; 1024 * 1024];
+    disk[..SWITCH_OFF.len()].copy_from_slice(&SWITCH_OFF);
+    disk[510..512].copy_from_slice(&SIGNATURE);
+    disk
+}
+
+/// Starts a VM that has the probe as its disk: that QEMU's user may open files in the pool is not said by libvirt's being
+/// able to make them.
 pub fn runs(libvirt: &Connection, config: &Config, domain_type: &str, probe: Option<&Probe>) -> Finding {
     let what = "QEMU";
-    let with_disk = disk(libvirt, probe).and_then(|disk| start(libvirt, config, domain_type, disk));
-    let Err(error) = with_disk else {
-        let on = if probe.is_some() {
-            " on a disk of the pool"
-        } else {
-            ""
-        };
-        return Finding::ok(what, format!("an empty VM of type {domain_type} started{on}"));
+    let ran = disk(libvirt, probe).and_then(|disk| run(libvirt, config, domain_type, disk));
+    let error = match ran {
+        Ok(Ran::SwitchedOff(took)) if domain_type == "kvm" && took > SLOW => {
+            let emulated = disk(libvirt, probe).and_then(|disk| run(libvirt, config, "qemu", disk));
+            return judge_slow_kvm(what, took, &emulated);
+        }
+        Ok(ran) => return judge(what, domain_type, &ran),
+        Err(error) => error,
     };
     // QEMU's own reason gets lost now and then, so what it takes to start tells more.
     if let Some(probe) = probe
-        && start(libvirt, config, domain_type, None).is_ok()
+        && run(libvirt, config, domain_type, None).is_ok()
     {
         let pool = &probe.volume.pool;
         return Finding::wrong(what, format!("cannot use a disk of pool {pool}: {}", error.message)).cured_by(
@@ -37,11 +80,88 @@ pub fn runs(libvirt: &Connection, config: &Config, domain_type: &str, probe: Opt
     .cured_by(cure(&error.message))
 }
 
-fn start(libvirt: &Connection, config: &Config, domain_type: &str, disk: Option<Element>) -> Result<()> {
+fn judge(what: &str, domain_type: &str, ran: &Ran) -> Finding {
+    match ran {
+        Ran::Started => Finding::ok(what, format!("an empty VM of type {domain_type} starts")),
+        Ran::SwitchedOff(took) => Finding::ok(what, booted(domain_type, *took)),
+        Ran::Never => {
+            let says = format!(
+                "a VM of type {domain_type} starts, but within {} s its CPU did not come as far as the boot sector",
+                LONGEST.as_secs()
+            );
+            Finding::wrong(what, says).cured_by(if domain_type == "kvm" {
+                WITHOUT_KVM
+            } else {
+                "see whether the host is out of CPU or memory: uptime; free -m"
+            })
+        }
+    }
+}
+
+const WITHOUT_KVM: &str = "if the host is a VM itself, have its own host offer nested virtualisation; or set \
+                           settings.domain_type to qemu";
+
+fn booted(domain_type: &str, took: Duration) -> String {
+    format!(
+        "a VM of type {domain_type} booted from a disk of the pool, {:.1} s from start to end",
+        took.as_secs_f64()
+    )
+}
+
+/// Where KVM is itself emulated, guests may be slower than without it, or hang.
+fn judge_slow_kvm(what: &str, took: Duration, emulated: &Result<Ran>) -> Finding {
+    let says = booted("kvm", took);
+    match emulated {
+        Ok(Ran::SwitchedOff(emulated)) if *emulated < took => Finding::warning(
+            what,
+            format!(
+                "{says}, but emulated {:.1} s: KVM does not work as it should, and operating systems may hang",
+                emulated.as_secs_f64()
+            ),
+        )
+        .cured_by(WITHOUT_KVM),
+        _ => Finding::ok(what, says),
+    }
+}
+
+/// Starts the VM and lets it run, if it has a disk to boot from.
+fn run(libvirt: &Connection, config: &Config, domain_type: &str, disk: Option<Element>) -> Result<Ran> {
     let name = format!("cpi-check-{}", uuid::Uuid::new_v4());
-    libvirt
-        .start_passing(&domain(&name, config, domain_type, disk), &name)?
-        .destroy()
+    let boots = disk.is_some() && is_pc(libvirt, config, domain_type)?;
+    let started = Instant::now();
+    let domain = libvirt.start_passing(&domain(&name, config, domain_type, disk), &name, !boots)?;
+    let ran = if boots {
+        wait(&domain, started)
+    } else {
+        Ok(Ran::Started)
+    };
+    domain.destroy()?;
+    ran
+}
+
+fn wait(domain: &Domain, started: Instant) -> Result<Ran> {
+    while started.elapsed() < LONGEST {
+        match domain.is_active() {
+            Ok(true) => {}
+            Ok(false) => return Ok(Ran::SwitchedOff(started.elapsed())),
+            Err(e) if e.error_type == ErrorType::VmNotFound => {
+                return Ok(Ran::SwitchedOff(started.elapsed()));
+            }
+            Err(e) => return Err(e),
+        }
+        interrupt::check()?;
+        sleep(LOOK_EVERY);
+    }
+    Ok(Ran::Never)
+}
+
+/// Whether VMs have the firmware and the ports that the boot sector is for.
+fn is_pc(libvirt: &Connection, config: &Config, domain_type: &str) -> Result<bool> {
+    let capabilities = libvirt.domain_capabilities(domain_type)?;
+    let arch = capabilities.child("arch").map(Element::text).unwrap_or_default();
+    let machine = &config.settings.machine;
+    let known = ["pc", "q35"].iter().any(|kind| machine.starts_with(kind));
+    Ok(matches!(arch.as_str(), "x86_64" | "i686") && (machine.is_empty() || known))
 }
 
 fn cure(message: &str) -> &'static str {
@@ -51,8 +171,6 @@ fn cure(message: &str) -> &'static str {
     {
         "let QEMU's user open /dev/kvm, on the host: usermod -aG kvm libvirt-qemu; chown root:kvm /dev/kvm; chmod 660 \
          /dev/kvm; systemctl restart libvirtd; or set settings.domain_type to qemu"
-    } else if message.contains("access denied") || message.contains("authorization") {
-        "let this user define and start VMs: see the rules of libvirt's access driver (polkit) on the host"
     } else {
         "see what QEMU says, on the host: journalctl -u libvirtd; ls -t /var/log/libvirt/qemu"
     }
@@ -97,5 +215,29 @@ fn domain(name: &str, config: &Config, domain_type: &str, disk: Option<Element>)
         )
         .with_child(Element::new("vcpu").with_text("1"))
         .with_child(Element::new("os").with_child(os_type))
+        .with_child(Element::new("features").with_child(Element::new("acpi")))
+        .with_child(Element::new("on_poweroff").with_text("destroy"))
         .with_child(devices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::check::State;
+    use crate::rpc::Error;
+
+    #[test]
+    fn kvm_that_is_slower_than_emulation_is_no_kvm() {
+        let seconds = Duration::from_secs;
+        for (emulated, state) in [
+            (Ok(Ran::SwitchedOff(seconds(2))), State::Warning),
+            (Ok(Ran::SwitchedOff(seconds(9))), State::Ok),
+            (Ok(Ran::Never), State::Ok),
+            (Err(Error::cloud("x")), State::Ok),
+        ] {
+            let finding = judge_slow_kvm("QEMU", seconds(8), &emulated);
+            assert_eq!(finding.state, state, "{finding:?}");
+            assert_eq!(finding.cure.is_some(), state == State::Warning);
+        }
+    }
 }

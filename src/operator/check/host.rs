@@ -35,7 +35,10 @@ pub fn connection(config: &config::Libvirt) -> (Finding, Option<Connection>) {
 
 fn connection_cure(config: &config::Libvirt, message: &str) -> &'static str {
     let local = config.libvirt_type == LibvirtType::Socket && config.uri.is_empty();
-    if message.contains("Permission denied") || message.contains("authentication unavailable") {
+    let over_ssh = config.libvirt_type == LibvirtType::Ssh || config.uri.contains("+ssh:");
+    if over_ssh {
+        "see whether this works, with the same user and key: ssh USER@HOST virsh version"
+    } else if message.contains("Permission denied") || message.contains("authentication unavailable") {
         "let the CPI's user in: usermod -aG libvirt USER"
     } else if local && message.contains("No such file") {
         "start libvirt: systemctl enable --now libvirtd (or virtqemud.socket and its siblings)"
@@ -44,15 +47,21 @@ fn connection_cure(config: &config::Libvirt, message: &str) -> &'static str {
     } else if message.contains("Connection refused") {
         "have libvirtd listen there: systemctl enable --now libvirtd-tls.socket (or libvirtd-tcp.socket)"
     } else {
-        "see docs/CONFIG.md, and on the host: journalctl -u libvirtd"
+        "see docs/TROUBLESHOOTING.md, No connection, and on the host: journalctl -u libvirtd"
     }
 }
 
 pub fn versions(libvirt: &Connection) -> Result<Finding> {
-    let what = "versions";
     let (of_libvirt, of_qemu) = libvirt.versions()?;
+    let (cpus, memory) = libvirt.host_size()?;
+    let size = format!("{cpus} CPUs, {} of memory", size(memory << 20));
+    Ok(judge_versions(of_libvirt, of_qemu, &size))
+}
+
+fn judge_versions(of_libvirt: u32, of_qemu: u32, host_size: &str) -> Finding {
+    let what = "versions";
     let says = format!("libvirt {}, QEMU {}", version(of_libvirt), version(of_qemu));
-    Ok(if of_libvirt < OLDEST_LIBVIRT {
+    if of_libvirt < OLDEST_LIBVIRT {
         Finding::wrong(
             what,
             format!("{says}; libvirt is older than {}", version(OLDEST_LIBVIRT)),
@@ -65,12 +74,8 @@ pub fn versions(libvirt: &Connection) -> Result<Finding> {
         );
         Finding::warning(what, says).cured_by("upgrade the host's QEMU")
     } else {
-        let (cpus, memory) = libvirt.host_size()?;
-        Finding::ok(
-            what,
-            format!("{says}; {cpus} CPUs, {} of memory", size(memory << 20)),
-        )
-    })
+        Finding::ok(what, format!("{says}; {host_size}"))
+    }
 }
 
 fn version(number: u32) -> String {
@@ -179,9 +184,40 @@ pub fn firmware(libvirt: &Connection, config: &Config, domain_type: &str) -> Res
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::operator::check::State;
+
     #[test]
     fn versions_as_people_write_them() {
-        assert_eq!(super::version(9_001_002), "9.1.2");
-        assert_eq!(super::version(10_000_000), "10.0.0");
+        assert_eq!(version(9_001_002), "9.1.2");
+        assert_eq!(version(10_000_000), "10.0.0");
+    }
+
+    #[test]
+    fn what_is_too_old_is_told() {
+        for (libvirt, qemu, state, says) in [
+            (
+                6_000_000,
+                4_002_000,
+                State::Ok,
+                "libvirt 6.0.0, QEMU 4.2.0; 2 CPUs",
+            ),
+            (
+                5_010_000,
+                7_002_000,
+                State::Wrong,
+                "libvirt 5.10.0, QEMU 7.2.0; libvirt is older than 6.0.0",
+            ),
+            (
+                9_000_000,
+                4_001_001,
+                State::Warning,
+                "libvirt 9.0.0, QEMU 4.1.1; disks that are in use cannot be copied by a QEMU older than 4.2.0",
+            ),
+        ] {
+            let finding = judge_versions(libvirt, qemu, "2 CPUs");
+            assert_eq!((finding.state, finding.says.as_str()), (state, says));
+            assert_eq!(finding.cure.is_some(), state != State::Ok);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Finding;
 use crate::config::Settings;
 use crate::libvirt::Connection;
-use crate::network::Subnet;
+use crate::network::{Subnet, vm_named_by};
 use crate::rpc::Result;
 use crate::xml::element::Element;
 
@@ -25,14 +25,21 @@ pub fn network(libvirt: &Connection, settings: &Settings) -> Result<Finding> {
     let mode = xml
         .child("forward")
         .map_or("isolated", |forward| forward.attribute("mode").unwrap_or("nat"));
-    let ranges: Vec<String> = xml.children_named("ip").filter_map(range).collect();
+    let subnets: Vec<String> = xml.children_named("ip").filter_map(subnet).collect();
     let says = format!(
         "active ({mode}){}",
-        ranges
+        subnets
             .iter()
-            .map(|range| format!(", {range}"))
+            .map(|subnet| format!(", {subnet}"))
             .collect::<String>()
     );
+    if let Some((vm, address)) = xml.children_named("ip").find_map(given_twice) {
+        return Ok(Finding::warning(
+            what,
+            format!("{says}: BOSH has given {address} of this range to {vm}, and DHCP may give it to others"),
+        )
+        .cured_by("reserve the DHCP range in the BOSH network (reserved: [FIRST-LAST] of its subnet)"));
+    }
     if let Some((first, last)) = xml.children_named("ip").find_map(too_wide) {
         return Ok(Finding::warning(
             what,
@@ -54,33 +61,56 @@ pub fn network(libvirt: &Connection, settings: &Settings) -> Result<Finding> {
     Ok(Finding::ok(what, says))
 }
 
-fn range(ip: &Element) -> Option<String> {
+fn subnet(ip: &Element) -> Option<String> {
     let subnet = Subnet::of_ip_element(ip)?;
-    Some(match dhcp_range(ip) {
-        Some((first, last)) => {
-            format!("{subnet} with DHCP {first}-{last}, to be reserved in the BOSH network")
-        }
-        None => subnet.to_string(),
+    let ranges: Vec<String> = dhcp_ranges(ip)
+        .map(|(first, last)| format!("{first}-{last}"))
+        .collect();
+    Some(if ranges.is_empty() {
+        subnet.to_string()
+    } else {
+        let ranges = ranges.join(" and ");
+        format!("{subnet} with DHCP {ranges}, to be reserved in the BOSH network")
     })
 }
 
-fn dhcp_range(ip: &Element) -> Option<(IpAddr, IpAddr)> {
-    let range = ip.descend(&["dhcp", "range"])?;
-    let address = |name: &str| range.attribute(name)?.parse().ok();
-    Some((address("start")?, address("end")?))
+fn dhcp_ranges(ip: &Element) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    let address = |range: &Element, name: &str| range.attribute(name)?.parse().ok();
+    ip.children_named("dhcp")
+        .flat_map(|dhcp| dhcp.children_named("range"))
+        .filter_map(move |range| Some((address(range, "start")?, address(range, "end")?)))
 }
 
-/// The DHCP range of this `<ip>`, if it has more than half of the addresses.
+/// A VM, and its address that is also DHCP's to give. There are entries of all VMs with manual networks.
+fn given_twice(ip: &Element) -> Option<(&str, IpAddr)> {
+    let mut of_vms = ip
+        .children_named("dhcp")
+        .flat_map(|dhcp| dhcp.children_named("host"))
+        .filter_map(|host| {
+            let vm = vm_named_by(host.attribute("name")?)?;
+            Some((vm, host.attribute("ip")?.parse::<IpAddr>().ok()?))
+        });
+    let ranges: Vec<(IpAddr, IpAddr)> = dhcp_ranges(ip).collect();
+    let is_dhcps = |address: &IpAddr| {
+        ranges
+            .iter()
+            .any(|(first, last)| (first..=last).contains(&address))
+    };
+    of_vms.find(|(_, address)| is_dhcps(address))
+}
+
+/// The widest DHCP range of this `<ip>`, if they have more than half of the addresses.
 fn too_wide(ip: &Element) -> Option<(IpAddr, IpAddr)> {
     let subnet = Subnet::of_ip_element(ip)?;
-    let (first, last) = dhcp_range(ip)?;
     let number = |address: IpAddr| match address {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
         IpAddr::V6(v6) => v6.to_bits(),
     };
-    let given = number(last).checked_sub(number(first))?;
+    let size = |(first, last)| number(last).saturating_sub(number(first));
     let all = 1u128.checked_shl(subnet.host_bits())?;
-    (given > all / 2).then_some((first, last))
+    let given = dhcp_ranges(ip).map(size).fold(0, u128::saturating_add);
+    let widest = dhcp_ranges(ip).max_by_key(|range| size(*range));
+    widest.filter(|_| given > all / 2)
 }
 
 #[cfg(test)]
@@ -104,6 +134,43 @@ mod tests {
         }
         let without = Element::parse("<ip address='10.0.0.1' netmask='255.255.255.0'/>").unwrap();
         assert_eq!(too_wide(&without), None);
-        assert_eq!(range(&without).as_deref(), Some("10.0.0.0/24"));
+        assert_eq!(subnet(&without).as_deref(), Some("10.0.0.0/24"));
+    }
+
+    #[test]
+    fn several_ranges_count_together() {
+        let ip = Element::parse(
+            "<ip address='10.0.0.1' netmask='255.255.255.0'><dhcp><range start='10.0.0.2' end='10.0.0.90'/>\
+             <range start='10.0.0.100' end='10.0.0.254'/></dhcp></ip>",
+        )
+        .unwrap();
+        let widest = ("10.0.0.100".parse().unwrap(), "10.0.0.254".parse().unwrap());
+        assert_eq!(too_wide(&ip), Some(widest));
+        assert_eq!(
+            subnet(&ip).as_deref(),
+            Some(
+                "10.0.0.0/24 with DHCP 10.0.0.2-10.0.0.90 and 10.0.0.100-10.0.0.254, to be reserved in the BOSH network"
+            )
+        );
+    }
+
+    #[test]
+    fn an_address_that_bosh_and_dhcp_both_give_is_found() {
+        let vm = "vm-12345678-9abc-4def-8123-456789abcdef";
+        for (name, address, expected) in [
+            (vm, "10.0.0.210", true),
+            (vm, "10.0.0.200", true),
+            (vm, "10.0.0.199", false),
+            ("printer", "10.0.0.210", false),
+        ] {
+            let ip = Element::parse(&format!(
+                "<ip address='10.0.0.1' netmask='255.255.255.0'><dhcp><range start='10.0.0.200' end='10.0.0.220'/>\
+                 <host mac='52:54:00:00:00:01' name='{name}' ip='{address}'/></dhcp></ip>"
+            ))
+            .unwrap();
+            let found = given_twice(&ip);
+            assert_eq!(found.is_some(), expected, "{name} {address}");
+            assert!(found.is_none_or(|found| found == (vm, address.parse().unwrap())));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Finding;
+use super::{Finding, guest};
 use crate::config::Settings;
 use crate::libvirt::{Connection, Pool};
 use crate::measures::size;
@@ -28,7 +28,7 @@ pub fn pools(libvirt: &Connection, settings: &Settings) -> (Vec<Finding>, Vec<Pr
             "settings.stemcell_pool_name"
         };
         let finding = match libvirt.find_pool(name) {
-            Ok(Some(pool)) => look(&what, &pool, number == 0, &mut probes),
+            Ok(Some(pool)) => look(libvirt, &what, &pool, number == 0, &mut probes),
             Ok(None) => Ok(Finding::wrong(&what, "does not exist").cured_by(format!(
                 "virsh pool-define-as {name} dir --target /var/lib/libvirt/images; virsh pool-build {name}; \
                  virsh pool-start {name}; virsh pool-autostart {name}; or name another as {key}"
@@ -40,7 +40,13 @@ pub fn pools(libvirt: &Connection, settings: &Settings) -> (Vec<Finding>, Vec<Pr
     (findings, probes)
 }
 
-fn look(what: &str, pool: &Pool, for_stemcells: bool, probes: &mut Vec<Probe>) -> Result<Finding> {
+fn look(
+    libvirt: &Connection,
+    what: &str,
+    pool: &Pool,
+    for_stemcells: bool,
+    probes: &mut Vec<Probe>,
+) -> Result<Finding> {
     let info = pool.info()?;
     let name = &pool.name;
     if !info.active {
@@ -57,7 +63,13 @@ fn look(what: &str, pool: &Pool, for_stemcells: bool, probes: &mut Vec<Probe>) -
         size(info.available),
         size(info.capacity)
     );
-    match Probe::new(pool) {
+    // The stemcells' pool holds files, of which QEMU can boot.
+    let probe = if for_stemcells {
+        Probe::with_content(libvirt, pool, &guest::boot_disk())
+    } else {
+        Probe::new(pool)
+    };
+    match probe {
         Ok(probe) => probes.push(probe),
         Err(error) => {
             let target = if info.target.is_empty() {

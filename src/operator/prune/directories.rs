@@ -3,7 +3,7 @@
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::{Leftover, Target};
@@ -11,9 +11,13 @@ use crate::libvirt::PRIVATE_DIRECTORY_PREFIX;
 use crate::measures::span;
 use crate::rpc::{Error, Result};
 
-/// Those in TMPDIR.
+/// Where they are: TMPDIR.
+pub fn place() -> PathBuf {
+    std::env::temp_dir()
+}
+
 pub fn find(older_than: Duration) -> Vec<Leftover> {
-    let directory = std::env::temp_dir();
+    let directory = place();
     let Ok(entries) = fs::read_dir(&directory) else {
         return Vec::new();
     };
