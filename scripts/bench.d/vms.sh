@@ -2,6 +2,21 @@
 # shellcheck disable=SC2154 # $directory and so on: lib/sandbox.sh
 # Sourced by bench: VMs.
 
+need_stemcell() {
+  [ -z "${stemcell-}" ] || return 0
+  call create_stemcell "$(stemcell_arguments "$guest_image" 64)"
+  stemcell=$(jq -r . <<<"$result")
+}
+
+# A booted guest, for what needs one to answer.
+need_guest() {
+  [ -z "${guest-}" ] || return 0
+  need_stemcell
+  call create_vm "$(vm_arguments "$stemcell" 10)"
+  guest=$(jq -r '.[0]' <<<"$result")
+  guest_wait "$guest" 0 '^ready' 120 >/dev/null
+}
+
 vm_cpi() {
   cpi_sample create_vm "$(vm_arguments "$stemcell" $((10 + round)))"
   vm=$(jq -r '.[0]' <<<"$result")
