@@ -22,7 +22,14 @@ vm_cpi() {
   vm=$(jq -r '.[0]' <<<"$result")
   virsh -q dumpxml --inactive "$vm" >"$directory/domain.xml"
   settle
+  some_time
   cpi_sample delete_vm "[\"$vm\"]"
+}
+
+# Libvirt waits until QEMU's process is gone, and not every machine's first process looks for dead ones at once: some
+# do every second or two. Neither side shall always meet the same moment of that.
+some_time() {
+  sleep $((RANDOM % 2)).$((RANDOM % 10))
 }
 
 # The same VM, of the same XML, under another name.
@@ -42,6 +49,7 @@ vm_virsh() {
   work start "$vm"
   worked create_vm
   settle
+  some_time
   work destroy "$vm"
   work undefine "$vm"
   for volume in boot ephemeral config; do work vol-delete "$vm-$volume" --pool "$name"; done

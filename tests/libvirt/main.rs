@@ -17,6 +17,7 @@ mod sandbox;
 mod tiny_guest;
 
 mod attach_race;
+mod bench;
 mod boots;
 mod cdrom;
 mod dhcp_entries;
