@@ -20,12 +20,19 @@ short_cpi() {
   answer info cpi "$cpi" info '[]'
   answer has_vm package "$packaged" has_vm "[\"$guest\"]"
   answer info package "$packaged" info '[]'
-  wall start cpi "$cpi" --version
 }
 
 short_virsh() {
   wall has_vm virsh virsh domstate "$guest"
   wall info virsh "$directory/empty"
+}
+
+start_cpi() {
+  wall start cpi "$cpi" --version
+}
+
+# Both are in all of virsh's times but in those of `work`.
+start_virsh() {
   wall start virsh virsh --version
   wall connect virsh virsh uri
 }
@@ -70,6 +77,7 @@ instructions_row() {
 }
 
 processes_table() {
+  [ -e "$directory/samples/has_vm.package-instructions" ] || return 0
   echo "Whole processes, ms. \"package\": the executable with the libraries of the BOSH release."
   printf '%-12s %8s %8s   %-32s %8s %7s %7s  %s\n' '' cpi package 'beside' '' cpi package target
   process_row info 'an empty program with libvirt' '1x'

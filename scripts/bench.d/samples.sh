@@ -19,21 +19,23 @@ cpi_sample() {
 
 # wall WHAT SIDE COMMAND...: a whole process, its start included.
 wall() {
-  local started
-  started=$(now)
+  local started=${EPOCHREALTIME/./}
   "${@:3}" >/dev/null 2>&1 </dev/null || fail "${*:3} failed"
-  sample "$1" "$2" $(($(now) - started))
+  sample "$1" "$2" $((${EPOCHREALTIME/./} - started))
 }
 
 # answer WHAT SIDE CPI METHOD ARGUMENTS: a whole process of this executable, which answers a request.
 answer() {
-  local started
+  local started ended
   jq -nc --arg method "$4" --argjson arguments "$5" \
     '{method: $method, arguments: $arguments, api_version: 3, context: {}}' >"$directory/request"
-  started=$(now)
+  # Not onto the disk: to truncate a file that was just written can mean to wait for the disk.
+  rm -f "$directory/response" "$directory/log/$1.log"
+  started=${EPOCHREALTIME/./}
   "$3" --config "$directory/cpi.json" <"$directory/request" >"$directory/response" 2>"$directory/log/$1.log" ||
     fail "$1 by $3 failed"
-  sample "$1" "$2" $(($(now) - started))
+  ended=${EPOCHREALTIME/./}
+  sample "$1" "$2" $((ended - started))
   jq -e '.error == null' "$directory/response" >/dev/null || fail "$1 by $3: $(<"$directory/response")"
 }
 
@@ -72,11 +74,28 @@ median() {
   sort -n "$directory/samples/$1.$2" | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'
 }
 
-# row WHAT TARGET
+# row WHAT TARGET: nothing for what was not measured.
 row() {
+  [ -e "$directory/samples/$1.cpi" ] || return 0
   awk -v what="$1" -v target="$2" -v cpi="$(median "$1" cpi)" -v virsh="$(median "$1" virsh)" \
     -v start="$(median connect virsh)" 'BEGIN {
       printf "%-28s %9.1f %11.1f %6.2fx %13.1f %6.2fx  %s\n",
         what, cpi / 1000, virsh / 1000, cpi / virsh, (virsh + start) / 1000, cpi / (virsh + start), target
     }'
+}
+
+methods_table() {
+  local what
+  echo "Medians in ms. \"work\": virsh's commands without its start and connection;"
+  echo "\"+ start\": with one start and connection, as any process has them."
+  echo
+  printf '%-28s %9s %11s %7s %13s %7s  %s\n' '' cpi 'virsh: work' ratio '+ start' ratio target
+  for what in create_stemcell create_vm delete_vm attach_disk detach_disk update_disk snapshot_disk snapshot_disk-live \
+    create_network delete_network; do
+    row "$what" '1.25x of work'
+  done
+  for what in delete_stemcell reboot_vm set_vm_metadata calculate_vm_cloud_properties create_disk delete_disk has_disk \
+    get_disks resize_disk set_disk_metadata delete_snapshot; do
+    row "$what" '1.25x with one start'
+  done
 }

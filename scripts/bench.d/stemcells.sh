@@ -128,6 +128,7 @@ stemcell_memory() {
 
 formats_table() {
   local what
+  [ -n "${peak_kib-}" ] || return 0
   echo "create_stemcell by format, beside its two halves alone:"
   printf '%-28s %9s %11s %13s %7s  %s\n' '' cpi 'decompress' 'vol-upload' ratio target
   for what in qcow2 raw ova; do upload_row $what; done

@@ -2,12 +2,34 @@
 # shellcheck disable=SC2154 # $directory and so on: lib/sandbox.sh
 # Sourced by bench: VMs.
 
+need_stemcell() {
+  [ -z "${stemcell-}" ] || return 0
+  call create_stemcell "$(stemcell_arguments "$guest_image" 64)"
+  stemcell=$(jq -r . <<<"$result")
+}
+
+# A booted guest, for what needs one to answer.
+need_guest() {
+  [ -z "${guest-}" ] || return 0
+  need_stemcell
+  call create_vm "$(vm_arguments "$stemcell" 10)"
+  guest=$(jq -r '.[0]' <<<"$result")
+  guest_wait "$guest" 0 '^ready' 120 >/dev/null
+}
+
 vm_cpi() {
   cpi_sample create_vm "$(vm_arguments "$stemcell" $((10 + round)))"
   vm=$(jq -r '.[0]' <<<"$result")
   virsh -q dumpxml --inactive "$vm" >"$directory/domain.xml"
   settle
+  some_time
   cpi_sample delete_vm "[\"$vm\"]"
+}
+
+# Libvirt waits until QEMU's process is gone, and not every machine's first process looks for dead ones at once: some
+# do every second or two. Neither side shall always meet the same moment of that.
+some_time() {
+  sleep $((RANDOM % 2)).$((RANDOM % 10))
 }
 
 # The same VM, of the same XML, under another name.
@@ -27,6 +49,7 @@ vm_virsh() {
   work start "$vm"
   worked create_vm
   settle
+  some_time
   work destroy "$vm"
   work undefine "$vm"
   for volume in boot ephemeral config; do work vol-delete "$vm-$volume" --pool "$name"; done

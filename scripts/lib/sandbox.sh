@@ -146,11 +146,11 @@ call() {
   last_log=$directory/log/$(printf '%03d' "$calls")-$1.log
   request=$(jq -nc --arg method "$1" --argjson arguments "$2" --arg id "$program-$calls" \
     '{method: $method, arguments: $arguments, api_version: 3, context: {director_uuid: "none", request_id: $id}}')
-  started=$(now)
+  started=${EPOCHREALTIME/./}
   # Ctrl-C goes to all processes of a terminal. The call may end, then we end.
   response=$(trap '' INT && exec "$cpi" --config "$directory/cpi.json" <<<"$request" 2>"$last_log") ||
     fail "$1: the CPI exited with status $?"
-  ended=$(now)
+  ended=${EPOCHREALTIME/./}
   micros=$((ended - started))
   jq -e '(.log | type) == "string" and has("result") and has("error")' <<<"$response" >/dev/null 2>&1 ||
     fail "$1: this is no CPI response: $response"

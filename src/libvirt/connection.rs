@@ -1,5 +1,7 @@
 //! The connection to one libvirtd.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,8 @@ pub struct Connection {
     pub(super) connect: Connect,
     /// As opened, without secrets.
     pub uri: String,
+    /// Pools by name, as they were found to be active.
+    pools: RefCell<BTreeMap<String, Pool>>,
 }
 
 impl Connection {
@@ -59,7 +63,11 @@ impl Connection {
             };
             error.during(format!("connecting to libvirt at {uri}"))
         })?;
-        Ok(Self { connect, uri })
+        Ok(Self {
+            connect,
+            uri,
+            pools: RefCell::default(),
+        })
     }
 
     /// Connects again after a connection was lost. A libvirtd that is being restarted refuses to be connected to for a
@@ -88,11 +96,26 @@ impl Connection {
         self.connect.is_alive().unwrap_or(false)
     }
 
-    /// The pool of this name, started if it was inactive.
+    /// The pool of this name, started if it was inactive. One call asks for the same few pools again and again; libvirt
+    /// is asked once.
     ///
     /// # Errors
     /// `CloudError` naming the pool when there is none or it does not start.
     pub fn pool(&self, name: &str) -> Result<Pool> {
+        if let Some(pool) = self.pools.borrow().get(name) {
+            return Ok(pool.clone());
+        }
+        let pool = self.look_up_pool(name)?;
+        self.pools.borrow_mut().insert(name.to_owned(), pool.clone());
+        Ok(pool)
+    }
+
+    /// Has libvirt asked for each pool anew, as before a roll-back: what failed may have stopped one.
+    pub fn forget_pools(&self) {
+        self.pools.borrow_mut().clear();
+    }
+
+    fn look_up_pool(&self, name: &str) -> Result<Pool> {
         let pool = self.connect.lookup_storage_pool_by_name(name).map_err(|e| {
             if is(&e, ErrorNumber::NoStoragePool) {
                 Error::cloud(format!(

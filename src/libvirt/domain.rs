@@ -279,7 +279,8 @@ impl Domain {
 
     fn wait_for_backup(&self) -> Result<()> {
         let failed = |e| self.failed("copying a disk of", e);
-        let mut pause = Duration::from_millis(10);
+        // Nearly empty disks are copied in some milliseconds.
+        let mut pause = Duration::from_millis(2);
         let mut progress = None;
         loop {
             let job = ffi::job(&self.domain, 0).map_err(failed)?;
@@ -291,7 +292,7 @@ impl Domain {
                 .at(job.processed);
             interrupt::check()?;
             sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(250));
+            pause = (pause * 3 / 2).min(Duration::from_millis(250));
         }
         drop(progress);
         let job = ffi::job(&self.domain, sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(failed)?;

@@ -1,5 +1,7 @@
 //! Storage pools.
 
+use std::cell::OnceCell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use virt::error::ErrorNumber;
@@ -43,9 +45,13 @@ impl PoolKind {
 }
 
 /// An active storage pool.
+#[derive(Clone)]
 pub struct Pool {
     pub(super) pool: StoragePool,
     pub name: String,
+    /// Libvirt's description, once it has been asked for. Nothing that is read from it changes while a pool is active,
+    /// but for how full it is.
+    xml: Rc<OnceCell<Element>>,
 }
 
 impl Pool {
@@ -53,6 +59,7 @@ impl Pool {
         Self {
             pool,
             name: name.to_owned(),
+            xml: Rc::default(),
         }
     }
 
@@ -90,17 +97,21 @@ impl Pool {
         }
     }
 
-    pub(super) fn xml(&self) -> Result<Element> {
+    pub(super) fn xml(&self) -> Result<&Element> {
+        if let Some(xml) = self.xml.get() {
+            return Ok(xml);
+        }
         let text = self
             .pool
             .xml_desc(0)
             .map_err(|e| Error::from(e).during(format!("reading pool {}", self.name)))?;
-        parse(&format!("pool {}", self.name), &text)
+        let xml = parse(&format!("pool {}", self.name), &text)?;
+        Ok(self.xml.get_or_init(|| xml))
     }
 
     /// What the pool's volumes are.
     pub fn kind(&self) -> Result<PoolKind> {
-        Ok(PoolKind::of(&self.xml()?))
+        Ok(PoolKind::of(self.xml()?))
     }
 
     /// What stemcells and settings drives need: volumes that are files, with overlays and uploads.
@@ -109,7 +120,7 @@ impl Pool {
     /// `CloudError` saying what to name instead.
     pub fn require_files(&self) -> Result<()> {
         let xml = self.xml()?;
-        match PoolKind::of(&xml) {
+        match PoolKind::of(xml) {
             PoolKind::Files => Ok(()),
             PoolKind::Blocks | PoolKind::Rbd | PoolKind::Other => Err(Error::cloud(format!(
                 "storage pool {} is of type {}: it holds no files, which stemcells and settings drives are uploaded \
@@ -138,8 +149,8 @@ impl Pool {
     /// How a domain names a volume of this pool.
     pub fn disk_source(&self, volume: &str) -> Result<DiskSource> {
         let xml = self.xml()?;
-        Ok(match PoolKind::of(&xml) {
-            PoolKind::Rbd => DiskSource::Network(rbd::source(&xml, volume)),
+        Ok(match PoolKind::of(xml) {
+            PoolKind::Rbd => DiskSource::Network(rbd::source(xml, volume)),
             PoolKind::Files | PoolKind::Blocks | PoolKind::Other => DiskSource::Volume {
                 pool: self.name.clone(),
                 volume: volume.to_owned(),
@@ -208,13 +219,13 @@ impl Pool {
     fn create_volume_with(&self, xml: &Element, name: &str, flags: u32) -> Result<Volume> {
         interrupt::check()?;
         let pool = self.xml()?;
-        require_creation(&pool, &self.name)?;
-        let text = fit(xml, &pool).to_string();
-        self.require_room(&pool, xml)?;
+        require_creation(pool, &self.name)?;
+        let text = fit(xml, pool).to_string();
+        self.require_room(pool, xml)?;
         log::debug!("pool {}: {text}", self.name);
         let started = Instant::now();
         let volume = when_free(|| StorageVol::create_xml(&self.pool, &text, flags)).map_err(|e| {
-            self.explain(e.into(), &pool, started.elapsed())
+            self.explain(e.into(), pool, started.elapsed())
                 .during(format!("creating volume {name} in pool {}", self.name))
         })?;
         Ok(self.own(volume, name))
@@ -224,12 +235,12 @@ impl Pool {
     pub fn clone_volume(&self, xml: &Element, name: &str, from: &Volume) -> Result<Volume> {
         interrupt::check()?;
         let pool = self.xml()?;
-        require_creation(&pool, &self.name)?;
-        let text = fit(xml, &pool).to_string();
+        require_creation(pool, &self.name)?;
+        let text = fit(xml, pool).to_string();
         log::debug!("pool {}: {text}, a copy of {}", self.name, from.name);
         let clone = |flags| when_free(|| StorageVol::create_xml_from(&self.pool, &text, &from.volume, flags));
         let started = Instant::now();
-        let copy = || match PoolKind::of(&pool) {
+        let copy = || match PoolKind::of(pool) {
             // Whether it can is only known by trying. Where nothing can be written at all, libvirt cannot forget the first
             // try either, and only the first error says why.
             PoolKind::Files => clone(VIR_STORAGE_VOL_CREATE_REFLINK).or_else(|first| {
@@ -245,7 +256,7 @@ impl Pool {
         };
         let total = from.state().map_or(0, |state| state.allocation);
         let volume = watched(&self.pool, name, total, copy).map_err(|e| {
-            self.explain(e.into(), &pool, started.elapsed()).during(format!(
+            self.explain(e.into(), pool, started.elapsed()).during(format!(
                 "copying volume {} to {name} in pool {}",
                 from.name, self.name
             ))
@@ -288,7 +299,7 @@ impl Pool {
         let started = Instant::now();
         volume.resize(bytes).or_else(|e| {
             let waited = started.elapsed();
-            Err(self.explain(e, &self.xml()?, waited))
+            Err(self.explain(e, self.xml()?, waited))
         })
     }
 

@@ -74,6 +74,7 @@ impl Cpi {
     pub fn libvirt_for_undo(&self) -> Result<&Connection> {
         let first = self.libvirt()?;
         if first.is_alive() {
+            first.forget_pools();
             return Ok(first);
         }
         let second = self.second_connection.get_or_init(|| {

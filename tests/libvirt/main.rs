@@ -19,6 +19,7 @@ mod tiny_guest;
 mod workshop;
 
 mod attach_race;
+mod bench;
 mod boots;
 mod cdrom;
 mod dhcp_entries;
