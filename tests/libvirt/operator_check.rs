@@ -329,13 +329,16 @@ fn a_user_whom_libvirt_does_not_let_in_is_told_how_to_get_in() {
 }
 
 #[test]
-fn a_kvm_that_qemus_user_cannot_open_is_found() {
-    let host = Host::with(|_, directory| Setup {
+fn a_kvm_that_qemus_user_cannot_open_is_found_and_the_lack_of_firmware() {
+    let host = Host::with(|_, directory| {
+        Setup {
         libvirtd: "listen_tls = 0\nauth_tcp = \"none\"\n".to_owned(),
         commands: format!(
-            "cp -a /dev/kvm {0}/kvm; chmod 600 {0}/kvm; chown root:root {0}/kvm; mount --bind {0}/kvm /dev/kvm",
+            "cp -a /dev/kvm {0}/kvm; chmod 600 {0}/kvm; chown root:root {0}/kvm; mount --bind {0}/kvm /dev/kvm
+             for firmware in /usr/share/qemu/firmware /usr/share/OVMF; do mount -t tmpfs none $firmware; done",
             directory.display()
         ),
+    }
     });
     let config = host.directory().join("cpi.json");
     let text = json!({"libvirt": host.libvirt(), "settings": {"domain_type": "kvm"}}).to_string();
@@ -350,6 +353,13 @@ fn a_kvm_that_qemus_user_cannot_open_is_found() {
     assert_eq!(found["state"], "wrong", "{report:#}");
     assert!(found["cure"].as_str().unwrap().contains("/dev/kvm"), "{found}");
     finds(&report, "ok", "KVM", "offered by libvirt", "");
+    finds(
+        &report,
+        "warning",
+        "firmware",
+        "BIOS only",
+        "apt-get install ovmf",
+    );
     // So no VM starts either.
     finds(&report, "wrong", "QEMU", "no VM of type kvm starts", "/dev/kvm");
 }

@@ -90,7 +90,6 @@ fn version(number: u32) -> String {
 /// What guests will run on, by the configuration and what libvirt offers.
 pub fn domain_type(libvirt: &Connection, config: &Config, findings: &mut Vec<Finding>) -> &'static str {
     let what = "KVM";
-    let wanted = config.settings.domain_type;
     let offered = match libvirt.best_domain_type() {
         Ok(offered) => offered == DomainType::Kvm,
         Err(error) => {
@@ -98,9 +97,15 @@ pub fn domain_type(libvirt: &Connection, config: &Config, findings: &mut Vec<Fin
             false
         }
     };
+    let (finding, domain_type) = judge_kvm(what, config.settings.domain_type, offered);
+    findings.push(finding);
+    domain_type
+}
+
+fn judge_kvm(what: &str, wanted: DomainType, offered: bool) -> (Finding, &'static str) {
     let enable = "switch virtualisation on in the firmware (for a VM as the host: nested), then on the host: \
                   modprobe kvm_intel || modprobe kvm_amd; systemctl restart libvirtd";
-    let (finding, domain_type) = match (wanted, offered) {
+    match (wanted, offered) {
         (DomainType::Qemu, _) => {
             let says = "not used: settings.domain_type is qemu, so guests are emulated, which is slow";
             (Finding::ok(what, says), "qemu")
@@ -114,9 +119,7 @@ pub fn domain_type(libvirt: &Connection, config: &Config, findings: &mut Vec<Fin
             let says = "settings.domain_type is kvm, but libvirt does not offer it: no VM will start";
             (Finding::wrong(what, says).cured_by(enable), "kvm")
         }
-    };
-    findings.push(finding);
-    domain_type
+    }
 }
 
 /// Whether libvirt remembers what QEMU can do. It probes anew for every definition of a VM and every attached disk where
@@ -191,6 +194,21 @@ mod tests {
     fn versions_as_people_write_them() {
         assert_eq!(version(9_001_002), "9.1.2");
         assert_eq!(version(10_000_000), "10.0.0");
+    }
+
+    #[test]
+    fn kvm_that_is_not_offered_is_told() {
+        for (wanted, offered, state, domain_type) in [
+            (DomainType::Auto, true, State::Ok, "kvm"),
+            (DomainType::Auto, false, State::Warning, "qemu"),
+            (DomainType::Kvm, true, State::Ok, "kvm"),
+            (DomainType::Kvm, false, State::Wrong, "kvm"),
+            (DomainType::Qemu, true, State::Ok, "qemu"),
+        ] {
+            let (finding, used) = judge_kvm("KVM", wanted, offered);
+            assert_eq!((finding.state, used), (state, domain_type), "{finding:?}");
+            assert_eq!(finding.cure.is_some(), state != State::Ok);
+        }
     }
 
     #[test]
