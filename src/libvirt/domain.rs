@@ -10,7 +10,7 @@ use virt::sys;
 use super::Connection;
 use super::busy::when_no_other_job;
 use super::connection::parse;
-use super::errors::is;
+use super::errors::{is, means_full};
 use super::ffi::{self, RemovedDevices};
 use crate::interrupt;
 use crate::logging;
@@ -302,7 +302,11 @@ impl Domain {
         let reason = job
             .message
             .unwrap_or_else(|| format!("the job ended with state {}", job.kind));
-        Err(Error::cloud(format!("copying a disk of VM {}: {reason}", self.name)).retryable())
+        let message = format!("copying a disk of VM {}: {reason}", self.name);
+        if means_full(&reason) {
+            return Err(Error::new(ErrorType::NoDiskSpace, message));
+        }
+        Err(Error::cloud(message).retryable())
     }
 
     /// Replaces the VM's metadata element of this namespace, in both descriptions; None removes it.

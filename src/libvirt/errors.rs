@@ -44,11 +44,14 @@ fn error_type(number: ErrorNumber, message: &str) -> ErrorType {
         ErrorNumber::NoDomain => ErrorType::VmNotFound,
         ErrorNumber::NoNetwork => ErrorType::NetworkNotFound,
         ErrorNumber::NoStorageVolume => ErrorType::DiskNotFound,
-        _ if message.contains("No space left on device") || message.contains("Disk quota exceeded") => {
-            ErrorType::NoDiskSpace
-        }
+        _ if means_full(message) => ErrorType::NoDiskSpace,
         _ => ErrorType::CloudError,
     }
+}
+
+/// Libvirt's words, or QEMU's.
+pub(super) fn means_full(message: &str) -> bool {
+    message.contains("No space left on device") || message.contains("Disk quota exceeded")
 }
 
 /// What the operator can do about an error that libvirt only states.
@@ -60,6 +63,9 @@ fn with_advice(message: &str) -> String {
     } else if message.contains("Read-only file system") {
         "; Linux makes a file system read-only after errors of the disk below it: see `dmesg` on the host, then mount it \
          read-write again"
+    } else if message.contains("Failed to get \"write\" lock") {
+        "; a QEMU has the disk open that libvirt does not know to have it, as when libvirtd was killed while it attached or \
+         detached it: stop the VM that had it last on the host (`virsh destroy`), start it, and make the call again"
     } else if means_silent_ceph(message) {
         "; Ceph's monitors do not answer, or not from this host: see `ceph health detail`"
     } else {
@@ -196,6 +202,10 @@ mod tests {
             (
                 "Unable to find any usable hugetlbfs mount for 3072 KiB",
                 "leave out hugepages",
+            ),
+            (
+                "internal error: unable to execute QEMU command 'blockdev-add': Failed to get \"write\" lock",
+                "stop the VM that had it last",
             ),
         ] {
             let advised = with_advice(message);

@@ -26,6 +26,7 @@ mod dhcp_entries;
 mod disk_life;
 mod disk_races;
 mod disk_sizes;
+mod disk_states;
 mod harm_libvirtd;
 mod harm_networks;
 mod harm_qemu;

@@ -19,13 +19,15 @@ const STEMCELL: &str = "sc-00000000-0000-4000-8000-00000000cafe";
 const SNAPSHOT: &str = "snap00000000000000zz";
 const DISK: &str = "disk00000000000000zz";
 
+/// A domain with this disk; its NIC's MAC address ends in 78.
 fn define(directory: &std::path::Path, name: &str, disk: &str, metadata: &str) {
     let file = directory.join("domain.xml");
     let disk = directory.join("pool").join(disk).display().to_string();
     let xml = format!(
         "<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory><os><type>hvm</type></os>\
          <metadata>{metadata}</metadata><devices><disk type='file'><source file='{disk}'/>\
-         <target dev='vda' bus='virtio'/></disk></devices></domain>"
+         <target dev='vda' bus='virtio'/></disk>\
+         <interface type='user'><mac address='52:54:00:00:00:78'/></interface></devices></domain>"
     );
     fs::write(&file, xml).unwrap();
     virsh(&["define", file.to_str().unwrap()]);
@@ -114,4 +116,59 @@ fn what_is_in_use_by_the_time_it_is_to_go_stays() {
     for domain in [DEAD, HALF, &sandbox.name] {
         virsh(&["undefine", domain]);
     }
+}
+
+/// Whatever may be somebody's stays, with the reason.
+#[test]
+fn what_cannot_be_judged_stays() {
+    let sandbox = Sandbox::new();
+    sandbox.serve_dhcp();
+    let (pool, directory) = (&sandbox.name, sandbox.directory());
+    // A VM's volume whose file is gone, a record of a stemcell that says nothing, keys of another user, a file.
+    let unread = format!("{DEAD}-config");
+    let whole = format!("{DEAD}-boot");
+    let record = format!("{STEMCELL}.record");
+    for name in [&unread, &whole, &record] {
+        virsh(&["vol-create-as", pool, name, "1M"]);
+        let path = directory.join("pool").join(name);
+        run("touch", &["-d", "2 hours ago", path.to_str().unwrap()]).unwrap();
+    }
+    fs::remove_file(directory.join("pool").join(&unread)).unwrap();
+    let keys = directory.join("libvirt-bosh-cpi-pki-other");
+    fs::create_dir(&keys).unwrap();
+    let path = keys.to_str().unwrap();
+    run("touch", &["-d", "2 hours ago", path]).unwrap();
+    run("chown", &["65534", path]).unwrap();
+    fs::write(directory.join("libvirt-bosh-cpi-pki-file"), "").unwrap();
+    // A MAC address that a VM has.
+    define(directory, pool, "none", "");
+    let host = format!(
+        "<host mac='52:54:00:00:00:78' name='{WRITTEN}' ip='{}'/>",
+        sandbox.address(78)
+    );
+    virsh(&["net-update", pool, "add", "ip-dhcp-host", &host, "--live"]);
+
+    let places = ["--in", pool, "--in", directory.to_str().unwrap()];
+    let report = sandbox.operator_json(&[&["prune", "--yes"], &places[..]].concat());
+    let mut reasons: Vec<(&str, &str)> = report
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|leftover| {
+            let text = |key: &str| leftover[key].as_str().unwrap_or("it went");
+            (text("name"), text("spared"))
+        })
+        .collect();
+    reasons.sort_unstable();
+    assert_eq!(
+        reasons,
+        [
+            ("libvirt-bosh-cpi-pki-other", "it is user 65534's"),
+            (whole.as_str(), "a volume of this VM cannot be read"),
+            (WRITTEN, "a VM has this MAC address"),
+        ]
+    );
+    let (content, _, log) = sandbox.operator(&["prune", "--older-than", "5m"]);
+    assert!(!content && log.contains("--older-than is at least"), "{log}");
+    virsh(&["undefine", pool]);
 }

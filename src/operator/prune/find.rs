@@ -59,7 +59,11 @@ impl Judge {
             let Some(pool) = libvirt.find_pool(name)? else {
                 continue;
             };
-            let kind = pool.info()?.kind;
+            // Pools of others come and go while we look.
+            let Some(info) = pool.unless_stopped(pool.info())? else {
+                continue;
+            };
+            let kind = info.kind;
             // Only files tell when they were written.
             let is_wanted = wanted.places.is_empty() || wanted.places.contains(name);
             if wanted.yes && is_wanted && matches!(kind.as_str(), "dir" | "fs" | "netfs") {

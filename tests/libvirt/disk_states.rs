@@ -1,0 +1,84 @@
+//! Disks that are not what is remembered of them, and copies that fail: nothing is done by guess.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::loop_pool::LoopPool;
+use crate::sandbox::{Sandbox, run, virsh};
+
+/// A stopped VM's disk is copied as a detached one.
+#[test]
+fn a_disk_of_a_stopped_vm_can_be_copied() {
+    let sandbox = Sandbox::new();
+    let vm = sandbox.vm_without_system(10);
+    virsh(&["destroy", &vm]);
+    let disk = sandbox.call("create_disk", json!([8, {}])).text();
+    sandbox.call("attach_disk", json!([vm, disk])).result();
+    let snapshot = sandbox.call("snapshot_disk", json!([disk, {}])).text();
+    sandbox.call("delete_snapshot", json!([snapshot])).result();
+    // A record that nobody can read says nothing, not even that the disk is a qcow2.
+    let qcow2 = sandbox
+        .call("create_disk", json!([8, {"format": "qcow2"}]))
+        .text();
+    let record = sandbox.directory().join("pool").join(format!("{qcow2}.record"));
+    let good = fs::read(&record).unwrap();
+    fs::write(&record, vec![b'x'; good.len()]).unwrap();
+    let answer = sandbox.call("attach_disk", json!([vm, qcow2]));
+    assert!(
+        answer.stderr.contains("is no record; ignoring it"),
+        "{}",
+        answer.stderr
+    );
+    let message = answer.error("CloudError", false);
+    assert!(
+        message.contains("was made raw, but a qcow2 image is in it"),
+        "{message}"
+    );
+    fs::write(&record, good).unwrap();
+    // One that is based on another file by now could have the host read that.
+    let file = sandbox.directory().join("pool").join(&qcow2);
+    let rebase = ["rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd"];
+    run("qemu-img", &[&rebase[..], &[file.to_str().unwrap()]].concat()).unwrap();
+    for (method, arguments) in [
+        ("attach_disk", json!([vm, qcow2])),
+        ("snapshot_disk", json!([qcow2, {}])),
+        ("resize_disk", json!([qcow2, 16])),
+        ("update_disk", json!([qcow2, 8, {}])),
+    ] {
+        let message = sandbox.call(method, arguments).error("CloudError", false);
+        assert!(
+            message.contains("or is based on another file"),
+            "{method}: {message}"
+        );
+    }
+    assert!(!virsh(&["dumpxml", &vm]).contains(&qcow2));
+    sandbox.call("delete_disk", json!([qcow2])).result();
+}
+
+/// QEMU meets the full file system; the guest goes on with its disk.
+#[test]
+fn a_snapshot_of_a_disk_in_use_that_finds_no_room_leaves_nothing() {
+    let pool = LoopPool::ext4(24);
+    let sandbox = Sandbox::new();
+    let vm = sandbox.vm_without_system(10);
+    let disk = sandbox
+        .call("create_disk", json!([16, {"storage_pool": pool.name}]))
+        .text();
+    let of = format!("of={}", pool.file(&disk));
+    run(
+        "dd",
+        &["if=/dev/urandom", &of, "bs=1M", "count=16", "conv=notrunc"],
+    )
+    .unwrap();
+    sandbox.call("attach_disk", json!([vm, disk])).result();
+    let (files, volumes) = (pool.files(), sandbox.volumes());
+    let message = sandbox
+        .call("snapshot_disk", json!([disk, {}]))
+        .error("NoDiskSpace", false);
+    assert!(message.contains("No space left on device"), "{message}");
+    assert_eq!(pool.files(), files);
+    assert_eq!(sandbox.volumes(), volumes);
+    assert_eq!(virsh(&["domstate", &vm]).trim(), "running");
+    assert!(virsh(&["dumpxml", &vm]).contains(&disk));
+}
