@@ -14,13 +14,13 @@ const DELETE_VOLUME: u32 = 94;
 const CREATING: &str = "https://github.com/libvirt-bosh-cpi/creating/1.0";
 const DEAD: &str = "vm-00000000-0000-4000-8000-00000000dead";
 const WRITTEN: &str = "vm-00000000-0000-4000-8000-00000000face";
-const HALF: &str = "vm-00000000-0000-4000-8000-00000000beef";
+const HALF: &str = "vm-00000000-0000-4000-8000-0000000bea7e";
 const STEMCELL: &str = "sc-00000000-0000-4000-8000-00000000cafe";
-const SNAPSHOT: &str = "snap00000000000000zz";
+const SNAPSHOT: &str = "snap000000000000race";
 const LOST: &str = "vm-00000000-0000-4000-8000-00000000fade";
 const LIVING: &str = "vm-00000000-0000-4000-8000-00000000feed";
 const LIGHT: &str = "sc-00000000-0000-4000-8000-00000000babe";
-const DISK: &str = "disk00000000000000zz";
+const DISK: &str = "disk000000000000race";
 
 /// A domain with this disk; its NIC's MAC address ends in 78.
 fn define(directory: &std::path::Path, name: &str, disk: &str, metadata: &str) {
