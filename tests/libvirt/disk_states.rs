@@ -40,6 +40,8 @@ fn a_disk_of_a_stopped_vm_can_be_copied() {
     let file = sandbox.directory().join("pool").join(&qcow2);
     let rebase = ["rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd"];
     run("qemu-img", &[&rebase[..], &[file.to_str().unwrap()]].concat()).unwrap();
+    // Libvirt looks when it reads the pool.
+    sandbox.refresh_pool();
     for (method, arguments) in [
         ("attach_disk", json!([vm, qcow2])),
         ("snapshot_disk", json!([qcow2, {}])),

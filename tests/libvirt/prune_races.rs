@@ -14,10 +14,13 @@ const DELETE_VOLUME: u32 = 94;
 const CREATING: &str = "https://github.com/libvirt-bosh-cpi/creating/1.0";
 const DEAD: &str = "vm-00000000-0000-4000-8000-00000000dead";
 const WRITTEN: &str = "vm-00000000-0000-4000-8000-00000000face";
-const HALF: &str = "vm-00000000-0000-4000-8000-00000000beef";
+const HALF: &str = "vm-00000000-0000-4000-8000-0000000bea7e";
 const STEMCELL: &str = "sc-00000000-0000-4000-8000-00000000cafe";
-const SNAPSHOT: &str = "snap00000000000000zz";
-const DISK: &str = "disk00000000000000zz";
+const SNAPSHOT: &str = "snap000000000000race";
+const LOST: &str = "vm-00000000-0000-4000-8000-00000000fade";
+const LIVING: &str = "vm-00000000-0000-4000-8000-00000000feed";
+const LIGHT: &str = "sc-00000000-0000-4000-8000-00000000babe";
+const DISK: &str = "disk000000000000race";
 
 /// A domain with this disk; its NIC's MAC address ends in 78.
 fn define(directory: &std::path::Path, name: &str, disk: &str, metadata: &str) {
@@ -125,9 +128,9 @@ fn what_cannot_be_judged_stays() {
     sandbox.serve_dhcp();
     let (pool, directory) = (&sandbox.name, sandbox.directory());
     // A VM's volume whose file is gone, a record of a stemcell that says nothing, keys of another user, a file.
-    let unread = format!("{DEAD}-config");
-    let whole = format!("{DEAD}-boot");
-    let record = format!("{STEMCELL}.record");
+    let unread = format!("{LOST}-config");
+    let whole = format!("{LOST}-boot");
+    let record = format!("{LIGHT}.record");
     for name in [&unread, &whole, &record] {
         virsh(&["vol-create-as", pool, name, "1M"]);
         let path = directory.join("pool").join(name);
@@ -143,7 +146,7 @@ fn what_cannot_be_judged_stays() {
     // A MAC address that a VM has.
     define(directory, pool, "none", "");
     let host = format!(
-        "<host mac='52:54:00:00:00:78' name='{WRITTEN}' ip='{}'/>",
+        "<host mac='52:54:00:00:00:78' name='{LIVING}' ip='{}'/>",
         sandbox.address(78)
     );
     virsh(&["net-update", pool, "add", "ip-dhcp-host", &host, "--live"]);
@@ -165,7 +168,7 @@ fn what_cannot_be_judged_stays() {
         [
             ("libvirt-bosh-cpi-pki-other", "it is user 65534's"),
             (whole.as_str(), "a volume of this VM cannot be read"),
-            (WRITTEN, "a VM has this MAC address"),
+            (LIVING, "a VM has this MAC address"),
         ]
     );
     let (content, _, log) = sandbox.operator(&["prune", "--older-than", "5m"]);
