@@ -4,6 +4,7 @@
 #[path = "../release/bosh.rs"]
 mod bosh;
 mod ceph_host;
+mod dead_runs;
 mod faults;
 mod footprint;
 mod guest;

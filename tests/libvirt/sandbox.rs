@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::dead_runs;
+
 pub struct Sandbox {
     /// Name of the pool and of the network.
     pub name: String,
@@ -38,8 +40,10 @@ impl Sandbox {
     /// A sandbox whose configuration has these keys on top.
     pub fn with_config(extra: Value) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        dead_runs::clear();
         let name = format!(
-            "cpitest-{}-{}",
+            "{}{}-{}",
+            dead_runs::PREFIX,
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
@@ -418,11 +422,14 @@ pub fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A NAT network on the first free subnet: libvirt refuses one that is in use.
+/// A NAT network on the next free subnet: libvirt refuses one that is in use. None is taken again that was another
+/// sandbox's: a test may have destroyed its network for a moment.
 fn make_network(name: &str) -> u8 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut last_error = String::new();
-    for attempt in 0..200u32 {
-        let subnet = u8::try_from((std::process::id().wrapping_mul(7) + attempt) % 250).unwrap();
+    for _ in 0..200 {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let subnet = u8::try_from(std::process::id().wrapping_mul(7).wrapping_add(number) % 250).unwrap();
         let xml = format!(
             "<network><name>{name}</name><forward mode='nat'/>\
              <bridge name='cpit{subnet}' stp='off' delay='0'/>\
