@@ -25,14 +25,14 @@ const MOST_CALLS: [(&str, usize); 12] = [
     ("create_vm", 28),
     ("set_vm_metadata", 11),
     ("create_disk", 10),
-    ("attach_disk", 27),
+    ("attach_disk", 29),
     ("snapshot_disk", 29),
     ("has_vm", 7),
     ("has_disk", 9),
     ("get_disks", 8),
     ("detach_disk", 22),
-    ("delete_snapshot", 16),
-    ("delete_disk", 15),
+    ("delete_snapshot", 20),
+    ("delete_disk", 19),
     ("delete_vm", 25),
 ];
 
