@@ -112,7 +112,8 @@ fn means_lost(message: &str) -> bool {
 
 /// A network or pool that was active when the call began. The same call starts it.
 fn means_stopped(message: &str) -> bool {
-    message.contains("is not active") && (message.contains("network '") || message.contains("storage pool '"))
+    let of_it = || message.contains("network '") || message.contains("storage pool '");
+    (message.contains("is not active") && of_it()) || message.contains("network is not running")
 }
 
 /// Ceph's monitors did not answer libvirt, or QEMU.
@@ -215,6 +216,24 @@ mod tests {
             );
         }
         assert_eq!(with_advice("XML error"), "XML error");
+    }
+
+    #[test]
+    fn what_was_stopped_meanwhile_is_started_by_the_same_call() {
+        for (message, expected) in [
+            (
+                "Requested operation is not valid: network 'bosh' is not active",
+                true,
+            ),
+            ("Requested operation is not valid: network is not running", true),
+            (
+                "Requested operation is not valid: storage pool 'bosh' is not active",
+                true,
+            ),
+            ("Requested operation is not valid: domain is not running", false),
+        ] {
+            assert_eq!(means_stopped(message), expected, "{message}");
+        }
     }
 
     #[test]
