@@ -1,4 +1,4 @@
-//! A BOSH CPI for libvirt. See `docs/DEVELOPING.md` for the way of a call through these modules.
+//! A BOSH CPI for libvirt. See `docs/ARCHITECTURE.md` for the way of a call through these modules.
 
 pub mod agent;
 pub mod cid;
