@@ -7,7 +7,7 @@ use virt::sys;
 use super::connection::parse;
 use super::errors::is;
 use super::{Changes, Connection};
-use crate::rpc::{Error, Result};
+use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::element::Element;
 use crate::xml::masked;
 
@@ -76,19 +76,28 @@ impl Network {
         Ok(descriptions)
     }
 
+    /// As `descriptions`; nothing of a network that is gone, since those of others come and go while we look.
+    pub fn descriptions_if_there(&self) -> Result<Vec<(Changes, Element)>> {
+        match self.descriptions() {
+            Err(e) if e.error_type == ErrorType::NetworkNotFound => Ok(Vec::new()),
+            descriptions => descriptions,
+        }
+    }
+
     /// Adds a `<host>` to the DHCP service of the n-th `<ip>`.
     pub fn add_dhcp_host(&self, host: &Element, ip: usize, to: Changes) -> Result<()> {
         self.update_dhcp_host(sys::VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, host, ip, to)
             .map_err(|e| self.failed("adding a DHCP host entry to", e))
     }
 
-    /// Removes a `<host>` from the DHCP service of the n-th `<ip>`; one that has gone meanwhile is fine.
+    /// Removes a `<host>` from the DHCP service of the n-th `<ip>`; one that has gone meanwhile, alone or with
+    /// its network, is fine.
     pub fn remove_dhcp_host(&self, host: &Element, ip: usize, from: Changes) -> Result<()> {
         let outcome = self.update_dhcp_host(sys::VIR_NETWORK_UPDATE_COMMAND_DELETE, host, ip, from);
         let Err(e) = outcome else {
             return Ok(());
         };
-        let still_there = self.descriptions()?.iter().any(|(which, xml)| {
+        let still_there = self.descriptions_if_there()?.iter().any(|(which, xml)| {
             *which == from
                 && xml
                     .children_named("ip")

@@ -80,12 +80,7 @@ pub fn unreserve_in(libvirt: &Connection, vm_cid: &Cid, fits: impl Fn(&str) -> b
         if !fits(&network.name) {
             continue;
         }
-        let descriptions = match network.descriptions() {
-            // Networks come and go while we look.
-            Err(e) if e.error_type == ErrorType::NetworkNotFound => continue,
-            descriptions => descriptions?,
-        };
-        for (description, xml) in descriptions {
+        for (description, xml) in network.descriptions_if_there()? {
             for (ip, element) in xml.children_named("ip").enumerate() {
                 for host in hosts(element) {
                     if host.attribute("name").and_then(vm_named_by) == Some(vm_cid.as_str()) {
@@ -112,11 +107,7 @@ pub struct EntryOfVm {
 pub fn entries_of_vms(libvirt: &Connection) -> Result<Vec<EntryOfVm>> {
     let mut entries = Vec::new();
     for network in libvirt.all_networks()? {
-        let descriptions = match network.descriptions() {
-            // Networks come and go while we look.
-            Err(e) if e.error_type == ErrorType::NetworkNotFound => continue,
-            descriptions => descriptions?,
-        };
+        let descriptions = network.descriptions_if_there()?;
         for host in descriptions
             .iter()
             .flat_map(|(_, xml)| xml.children_named("ip"))

@@ -9,8 +9,9 @@ use crate::points;
 use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Sandbox, try_virsh, virsh};
 
-/// `virDomainCreate` in libvirt's remote protocol.
+/// `virDomainCreate` and `virNetworkUpdate` in libvirt's remote protocol.
 const DOMAIN_CREATE: u32 = 9;
+const NETWORK_UPDATE: u32 = 291;
 
 struct Bench {
     sandbox: Sandbox,
@@ -123,16 +124,19 @@ impl Bench {
         happened
     }
 
-    fn delete_vm_without_network_at(&self, at: At) {
+    /// Whether the point was reached.
+    fn delete_vm_without_network_at(&self, at: At) -> bool {
         let what = format!("delete_vm, {at:?}, permanent network: {}", self.permanent);
         let vm = self.create_vm();
         self.destroy_network_at(at);
         let answer = self.sandbox.call("delete_vm", json!([vm]));
+        let (_, happened) = self.proxy.seen();
         self.proxy.plan(None);
         eprintln!("{what}: {}", answer.response["error"]);
         answer.result();
         self.assert_clean(&what);
         self.bring_network_back();
+        happened
     }
 
     fn run(&self) {
@@ -144,6 +148,7 @@ impl Bench {
         for at in points(calls) {
             self.create_vm_without_network_at(at);
         }
+        assert!(self.delete_vm_without_network_at(At::Procedure(NETWORK_UPDATE, 1)));
         for at in points(both - calls) {
             self.delete_vm_without_network_at(at);
         }
