@@ -5,7 +5,9 @@
 mod bosh;
 mod ceph_host;
 mod dead_runs;
+mod fault_bench;
 mod faults;
+mod faults_disks;
 mod footprint;
 mod guest;
 mod harm_bench;
