@@ -129,9 +129,10 @@ impl Domain {
         })
     }
 
-    /// Restarts the machine, as its reset button would; a stopped one is started, a paused one goes on.
+    /// Restarts the machine, as its reset button would. A paused one goes on; one that is stopped, has crashed or
+    /// sleeps is started.
     pub fn reboot(&self) -> Result<()> {
-        use virt::domain::DomainState::{Crashed, Paused, Running};
+        use virt::domain::DomainState::{Paused, Running};
         let (state, _) = self.domain.state().map_err(|e| self.failed("looking at", e))?;
         match state {
             state if state.is(Running) => self.domain.reset().map_err(|e| self.failed("resetting", e)),
@@ -142,8 +143,8 @@ impl Domain {
                     .map_err(|e| self.failed("resuming", e))
                     .map(drop)
             }
-            state if state.is(Crashed) => self.destroy().and_then(|()| self.start()),
-            _ if self.is_active()? => self.domain.reset().map_err(|e| self.failed("resetting", e)),
+            // Its guest has crashed, or sleeps: QEMU does not go on after a reset.
+            _ if self.is_active()? => self.destroy().and_then(|()| self.start()),
             _ => self.start(),
         }
     }

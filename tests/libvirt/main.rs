@@ -30,6 +30,7 @@ mod disk_life;
 mod disk_races;
 mod disk_sizes;
 mod disk_states;
+mod guest_states;
 mod harm_libvirtd;
 mod harm_networks;
 mod harm_qemu;
