@@ -69,5 +69,6 @@ mod stemcells;
 mod templates;
 mod throttle;
 mod upgrade;
+mod vm_ends;
 mod vm_life;
 mod vm_properties;

@@ -21,6 +21,8 @@ const STREAM: u32 = 3;
 const OK: u32 = 0;
 const ERROR: u32 = 1;
 const CONTINUE: u32 = 2;
+/// `VIR_ERR_INTERNAL_ERROR`.
+const INTERNAL_ERROR: u32 = 1;
 /// The program whose messages only keep the connection alive.
 const KEEPALIVE: u32 = 0x6b65_6570;
 
@@ -32,6 +34,8 @@ const SIGNAL_ARRIVES_WITHIN: Duration = Duration::from_millis(50);
 pub enum Fault {
     /// Libvirt does nothing and answers with an error.
     Refused,
+    /// The same with this number of an error (`virErrorNumber`) and this text.
+    RefusedAs(u32, &'static str),
     /// Libvirt does it, and the connection is lost before it can say so.
     Lost,
     /// The CPI is killed before libvirt hears of the call.
@@ -44,6 +48,8 @@ pub enum Fault {
     Before,
     /// What the test has planned happens once libvirt has the call.
     Meanwhile,
+    /// What the test has planned happens once libvirt has done it, before the CPI knows.
+    After,
 }
 
 impl Fault {
@@ -68,6 +74,8 @@ pub enum At {
     Number(usize),
     /// The n-th of this procedure of libvirt's remote protocol, from 1.
     Procedure(u32, usize),
+    /// Each of this procedure whose flags, its last argument, have one of these: a libvirt that does not know them.
+    Flags(u32, u32),
 }
 
 #[derive(Default)]
@@ -88,6 +96,7 @@ struct Shared {
     changed: Condvar,
 }
 
+#[derive(Clone)]
 pub struct RpcProxy {
     pub socket: PathBuf,
     shared: Arc<Shared>,
@@ -184,7 +193,7 @@ impl Shared {
     }
 
     /// The fault that is due at the next call, if it is this one's turn.
-    fn next_call(&self, procedure: u32) -> Option<Fault> {
+    fn next_call(&self, procedure: u32, flags: u32) -> Option<Fault> {
         let mut plan = self.plan.lock().unwrap();
         plan.calls.push(procedure);
         let is_at = |at| match at {
@@ -192,6 +201,7 @@ impl Shared {
             At::Procedure(wanted, number) => {
                 procedure == wanted && plan.calls.iter().filter(|called| **called == wanted).count() == number
             }
+            At::Flags(wanted, unknown) => procedure == wanted && flags & unknown != 0,
         };
         match plan.fault {
             Some((at, fault)) if is_at(at) => {
@@ -245,21 +255,26 @@ impl Message {
         self.word(5)
     }
 
+    /// Most procedures' flags.
+    fn last_word(&self) -> u32 {
+        self.word(self.0.len() / 4 - 1)
+    }
+
     /// The answer that libvirtd gives when a call fails.
-    fn refusal(&self) -> Self {
+    fn refusal(&self, number: u32, text: &str) -> Self {
         let kind = if self.kind() == CALL { REPLY } else { STREAM };
         let mut reply = self.0[..12].to_vec();
         let mut word = |value: u32| reply.extend(value.to_be_bytes());
         word(kind);
         word(self.serial());
         word(ERROR);
-        // VIR_ERR_INTERNAL_ERROR, from nowhere in particular.
-        word(1);
+        word(number);
+        // From nowhere in particular.
         word(0);
-        let text = b"injected fault..";
         word(1);
         word(u32::try_from(text.len()).unwrap());
-        reply.extend(text);
+        reply.extend(text.as_bytes());
+        reply.resize(reply.len().next_multiple_of(4), 0);
         let mut word = |value: u32| reply.extend(value.to_be_bytes());
         // VIR_ERR_ERROR; no domain, no strings, two numbers, no network.
         for value in [2, 0, 0, 0, 0, 0, 0, 0] {
@@ -311,7 +326,13 @@ impl Connection {
             match self.fault_at(&message, &mut streams) {
                 None => {}
                 Some(Fault::Refused) => {
-                    message.refusal().write(&mut client)?;
+                    message
+                        .refusal(INTERNAL_ERROR, "injected fault")
+                        .write(&mut client)?;
+                    continue;
+                }
+                Some(Fault::RefusedAs(number, text)) => {
+                    message.refusal(number, text).write(&mut client)?;
                     continue;
                 }
                 Some(Fault::KilledBefore) => {
@@ -352,7 +373,7 @@ impl Connection {
         } else {
             0
         };
-        let fault = self.shared.next_call(procedure)?;
+        let fault = self.shared.next_call(procedure, message.last_word())?;
         // The messages in the middle of a stream have no answer that could be lost.
         match (message.kind(), message.status(), fault) {
             (STREAM, CONTINUE, Fault::Lost) => Some(Fault::Refused),
@@ -370,6 +391,12 @@ impl Connection {
                 Some((serial, fault))
                     if serial == message.serial() && [REPLY, STREAM].contains(&message.kind()) =>
                 {
+                    if fault == Fault::After {
+                        *self.awaited.lock().unwrap() = None;
+                        self.shared.let_it_happen();
+                        message.write(&mut client)?;
+                        continue;
+                    }
                     if fault.kills() {
                         self.shared.kill();
                     }
