@@ -26,6 +26,7 @@ mod bench;
 mod boots;
 mod cdrom;
 mod dhcp_entries;
+mod disk_copies;
 mod disk_life;
 mod disk_races;
 mod disk_sizes;
