@@ -25,6 +25,7 @@ mod attach_race;
 mod bench;
 mod boots;
 mod cdrom;
+mod copies_that_hang;
 mod dhcp_entries;
 mod disk_copies;
 mod disk_life;

@@ -320,7 +320,7 @@ pub fn coverage() -> Option<(&'static str, OsString)> {
 }
 
 /// One process, which has its request.
-fn start_cpi(config: &Path, tmpdir: &Path, request: &str, stderr: Stdio) -> Child {
+pub fn start_cpi(config: &Path, tmpdir: &Path, request: &str, stderr: Stdio) -> Child {
     // What the Director gives its CPIs, and nothing else.
     let mut child = Command::new(env!("CARGO_BIN_EXE_cpi"))
         .arg("--config")
