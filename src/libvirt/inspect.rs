@@ -41,7 +41,7 @@ impl Volume {
         let xml = self.xml()?;
         let target = xml.child("target");
         Ok(VolumeDetails {
-            state: self.state_of(&xml)?,
+            state: VolumeState::read(&self.name, &xml)?,
             path: target
                 .and_then(|target| target.child("path"))
                 .map(Element::text)

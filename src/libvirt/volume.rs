@@ -45,33 +45,18 @@ pub struct VolumeState {
     pub modified: Option<SystemTime>,
 }
 
-impl Volume {
-    /// The file or device on the host.
-    pub fn path(&self) -> Result<String> {
-        self.volume
-            .path()
-            .map_err(|e| self.failed("reading the path of", e))
-    }
-
-    pub fn state(&self) -> Result<VolumeState> {
-        self.state_of(&self.xml()?)
-    }
-
-    pub(super) fn xml(&self) -> Result<Element> {
-        let text = self.volume.xml_desc(0).map_err(|e| self.failed("reading", e))?;
-        parse(&format!("volume {}", self.name), &text)
-    }
-
-    pub(super) fn state_of(&self, xml: &Element) -> Result<VolumeState> {
-        let bytes = |name: &str| {
-            xml.child(name)
+impl VolumeState {
+    /// From libvirt's XML for the volume of this name.
+    pub(super) fn read(name: &str, xml: &Element) -> Result<Self> {
+        let bytes = |what: &str| {
+            xml.child(what)
                 .and_then(|element| element.text().trim().parse().ok())
-                .ok_or_else(|| Error::cpi(format!("libvirt's XML for volume {} has no {name}", self.name)))
+                .ok_or_else(|| Error::cpi(format!("libvirt's XML for volume {name} has no {what}")))
         };
         let format = xml
             .descend(&["target", "format"])
             .and_then(|format| format.attribute("type"));
-        Ok(VolumeState {
+        Ok(Self {
             format: match (xml.attribute("type"), format) {
                 // What pools of blocks call a format says something else; what is in them is raw.
                 (Some("block" | "network"), _) | (_, None) => Some(VolumeFormat::Raw),
@@ -84,6 +69,24 @@ impl Volume {
                 .descend(&["target", "timestamps", "mtime"])
                 .and_then(|time| time_of(&time.text())),
         })
+    }
+}
+
+impl Volume {
+    /// The file or device on the host.
+    pub fn path(&self) -> Result<String> {
+        self.volume
+            .path()
+            .map_err(|e| self.failed("reading the path of", e))
+    }
+
+    pub fn state(&self) -> Result<VolumeState> {
+        VolumeState::read(&self.name, &self.xml()?)
+    }
+
+    pub(super) fn xml(&self) -> Result<Element> {
+        let text = self.volume.xml_desc(0).map_err(|e| self.failed("reading", e))?;
+        parse(&format!("volume {}", self.name), &text)
     }
 
     /// That libvirt finds a disk of this many bytes in what was uploaded.
@@ -202,6 +205,44 @@ fn time_of(text: &str) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_libvirt_says_of_a_volume() {
+        let read = |xml: &str| VolumeState::read("v", &Element::parse(xml).unwrap());
+        let sizes = "<capacity unit='bytes'>8</capacity><allocation unit='bytes'>4</allocation>";
+        let target = "<target><format type='qcow2'/><timestamps><mtime>5.0</mtime></timestamps></target>";
+        let overlay = format!("<backingStore><path>/base</path></backingStore>{target}");
+        let state = VolumeState {
+            format: Some(VolumeFormat::Qcow2),
+            capacity: 8,
+            allocation: 4,
+            backing_path: Some("/base".to_owned()),
+            modified: Some(UNIX_EPOCH + Duration::from_secs(5)),
+        };
+        let file = read(&format!("<volume type='file'>{sizes}{overlay}</volume>"));
+        assert_eq!(file.unwrap(), state);
+        for (kind, format, is) in [
+            ("file", "<format type='raw'/>", Some(VolumeFormat::Raw)),
+            ("file", "<format type='dir'/>", None),
+            ("file", "", Some(VolumeFormat::Raw)),
+            ("block", "<format type='linux'/>", Some(VolumeFormat::Raw)),
+            ("network", "<format type='luks'/>", Some(VolumeFormat::Raw)),
+        ] {
+            let xml = format!("<volume type='{kind}'>{sizes}<target>{format}</target></volume>");
+            assert_eq!(read(&xml).unwrap().format, is, "{xml}");
+        }
+        for (missing, xml) in [
+            ("capacity", "<volume><allocation>4</allocation></volume>"),
+            (
+                "capacity",
+                "<volume><capacity>8 G</capacity><allocation>4</allocation></volume>",
+            ),
+            ("allocation", "<volume><capacity>8</capacity></volume>"),
+        ] {
+            let message = read(xml).unwrap_err().message;
+            assert_eq!(message, format!("libvirt's XML for volume v has no {missing}"));
+        }
+    }
 
     #[test]
     fn timestamps_as_libvirt_writes_them() {
