@@ -3,7 +3,8 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use virt::domain::Domain as VirtDomain;
+use virt::domain::{Domain as VirtDomain, DomainStateEnum};
+use virt::enumutil::Enum;
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::sys;
 
@@ -67,6 +68,16 @@ impl Domain {
             domain,
             name: name.to_owned(),
         }
+    }
+
+    pub(super) fn state(&self) -> Result<DomainStateEnum> {
+        let state = self.domain.state().map(|(state, _)| state);
+        match state {
+            // The crate says nothing of an error of libvirt's, which leaves the state at -1.
+            Ok(Enum::Unknown(u32::MAX)) => Err(LibvirtError::last_error()),
+            state => state,
+        }
+        .map_err(|e| self.failed("looking at", e))
     }
 
     pub fn is_active(&self) -> Result<bool> {
@@ -133,8 +144,7 @@ impl Domain {
     /// sleeps is started.
     pub fn reboot(&self) -> Result<()> {
         use virt::domain::DomainState::{Paused, Running};
-        let (state, _) = self.domain.state().map_err(|e| self.failed("looking at", e))?;
-        match state {
+        match self.state()? {
             state if state.is(Running) => self.domain.reset().map_err(|e| self.failed("resetting", e)),
             state if state.is(Paused) => {
                 self.domain.reset().map_err(|e| self.failed("resetting", e))?;

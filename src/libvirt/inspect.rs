@@ -74,8 +74,7 @@ impl Pool {
 impl Domain {
     /// `running`, `off`, `paused`, `crashed`, ...: in one word.
     pub fn state_name(&self) -> Result<&'static str> {
-        let (state, _) = self.domain.state().map_err(|e| self.failed("looking at", e))?;
-        Ok(match state {
+        Ok(match self.state()? {
             Enum::Known(DomainState::Running | DomainState::Blocked | DomainState::NoState) => "running",
             Enum::Known(DomainState::Paused) => "paused",
             Enum::Known(DomainState::Shutdown) => "ending",

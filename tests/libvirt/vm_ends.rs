@@ -1,6 +1,6 @@
-//! How a VM ends when others, or libvirt itself, are in the way of it.
+//! What becomes of a VM, and of calls about it, when others or libvirt itself are in the way.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Answer, Sandbox, try_virsh, virsh};
@@ -8,10 +8,13 @@ use crate::sandbox::{Answer, Sandbox, try_virsh, virsh};
 /// Procedures of libvirt's remote protocol.
 const DESTROY: u32 = 12;
 const GET_XML: u32 = 14;
+const RESUME: u32 = 28;
 const IS_ACTIVE: u32 = 150;
 const GET_STATE: u32 = 212;
 const UNDEFINE_FLAGS: u32 = 231;
 const RESET: u32 = 245;
+const BLOCK_RESIZE: u32 = 251;
+const SET_METADATA: u32 = 264;
 
 /// `VIR_ERR_INVALID_ARG` and `VIR_ERR_OPERATION_INVALID`.
 const INVALID_ARG: u32 = 8;
@@ -50,6 +53,11 @@ impl Bench {
             "set_vm_metadata" => json!([vm, {"job": "db"}]),
             _ => json!([vm]),
         };
+        self.call_with(method, arguments)
+    }
+
+    #[track_caller]
+    fn call_with(&self, method: &str, arguments: Value) -> Answer {
         let answer = self.sandbox.call(method, arguments);
         let (_, happened) = self.proxy.seen();
         self.proxy.plan(None);
@@ -103,6 +111,53 @@ fn a_vm_that_libvirt_does_not_stop_stays_as_it_is() {
     assert_eq!(bench.sandbox.state(), before);
     assert_eq!(virsh(&["domstate", &vm]).trim(), "running");
     bench.sandbox.call("delete_vm", json!([vm])).result();
+    bench.nothing_is_left();
+}
+
+#[test]
+fn what_libvirt_refuses_is_told_with_what_was_being_done() {
+    let bench = Bench::new();
+    let vm = bench.vm();
+    let disk = bench.sandbox.call("create_disk", json!([8, {}])).text();
+    bench.sandbox.call("attach_disk", json!([vm, disk])).result();
+    let refused = |method: &str, arguments: Value, procedure: u32, doing: &str| {
+        let before = (bench.sandbox.state(), virsh(&["domstate", &vm]));
+        bench
+            .proxy
+            .plan(Some((At::Procedure(procedure, 1), Fault::Refused)));
+        let message = bench.call_with(method, arguments).error("CloudError", false);
+        assert!(
+            message.contains(doing) && message.contains("injected fault"),
+            "{method}: {message}"
+        );
+        if procedure != UNDEFINE_FLAGS {
+            let after = (bench.sandbox.state(), virsh(&["domstate", &vm]));
+            assert_eq!(after, before, "{method}, {doing}");
+        }
+    };
+    refused("delete_vm", json!([vm]), GET_XML, "reading VM");
+    refused("reboot_vm", json!([vm]), GET_STATE, "looking at VM");
+    refused("reboot_vm", json!([vm]), RESET, "resetting VM");
+    refused(
+        "set_vm_metadata",
+        json!([vm, {}]),
+        SET_METADATA,
+        "setting metadata of VM",
+    );
+    refused(
+        "resize_disk",
+        json!([disk, 16]),
+        BLOCK_RESIZE,
+        "resizing a disk of VM",
+    );
+    virsh(&["suspend", &vm]);
+    refused("reboot_vm", json!([vm]), RESET, "resetting VM");
+    refused("reboot_vm", json!([vm]), RESUME, "resuming VM");
+    // It is stopped by then, and the same call again ends it.
+    refused("delete_vm", json!([vm]), UNDEFINE_FLAGS, "undefining VM");
+    assert_eq!(bench.sandbox.domains(), [vm.as_str()]);
+    bench.sandbox.call("delete_vm", json!([vm])).result();
+    bench.sandbox.call("delete_disk", json!([disk])).result();
     bench.nothing_is_left();
 }
 
