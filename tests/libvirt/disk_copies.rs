@@ -173,21 +173,27 @@ fn a_disk_that_somebody_else_deletes_at_that_moment_is_gone() {
     assert_eq!(bench.sandbox.volumes(), [""; 0]);
 }
 
-/// Whoever shows how far the copy is may get no answer; the copy counts all the same.
+/// Whoever shows how far the copy is may get an error or no answer; the copy counts all the same.
 #[test]
 fn a_copy_does_not_wait_for_those_who_only_watch_it() {
     let bench = Bench::new();
     let disk = bench.disk();
-    let proxy = bench.proxy.clone();
-    bench.once_copied(&disk, move |_| {
-        let looking = At::Procedure(FIND_VOLUME, 1);
-        proxy.plan_event(looking, Fault::Before, || sleep(Duration::from_secs(3)));
-        // The first look is after a second.
-        sleep(Duration::from_millis(1_500));
-    });
-    let answer = bench.call("snapshot_disk", json!([disk, {}]));
-    let log = answer.stderr.clone();
-    assert!(log.contains("what watched the copy still waits"), "{log}");
-    let snapshot = answer.text();
-    bench.sandbox.call("delete_snapshot", json!([snapshot])).result();
+    for (fault, still_waits) in [(Fault::Before, true), (Fault::Refused, false)] {
+        let proxy = bench.proxy.clone();
+        bench.once_copied(&disk, move |_| {
+            let looking = At::Procedure(FIND_VOLUME, 1);
+            proxy.plan_event(looking, fault, || sleep(Duration::from_secs(3)));
+            // The first look is after a second.
+            sleep(Duration::from_millis(1_500));
+        });
+        let answer = bench.call("snapshot_disk", json!([disk, {}]));
+        let log = answer.stderr.clone();
+        let snapshot = answer.text();
+        assert_eq!(
+            log.contains("what watched the copy still waits"),
+            still_waits,
+            "{log}"
+        );
+        bench.sandbox.call("delete_snapshot", json!([snapshot])).result();
+    }
 }
