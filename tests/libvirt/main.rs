@@ -73,4 +73,5 @@ mod throttle;
 mod upgrade;
 mod vm_ends;
 mod vm_life;
+mod vm_pools;
 mod vm_properties;

@@ -1,0 +1,156 @@
+//! A VM is not gone before its volumes are, in whatever state their pools are by then.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::rpc_proxy::{At, Fault, RpcProxy};
+use crate::sandbox::{Sandbox, try_virsh, virsh};
+
+/// `virDomainGetXMLDesc` in libvirt's remote protocol: delete_vm reads where the VM's volumes are before it does anything.
+const READ_DOMAIN: u32 = 14;
+
+/// `virStorageVolLookupByName`: it looks for volumes when the domain is gone.
+const LOOK_UP_VOLUME: u32 = 95;
+
+/// A pool beside a sandbox's that is still defined when it is stopped. It goes when it is dropped.
+struct DefinedPool {
+    name: String,
+    directory: PathBuf,
+}
+
+impl DefinedPool {
+    fn new(sandbox: &Sandbox) -> Self {
+        let pool = Self {
+            name: format!("{}-defined", sandbox.name),
+            directory: sandbox.directory().join("defined"),
+        };
+        fs::create_dir(&pool.directory).unwrap();
+        pool.define();
+        pool
+    }
+
+    fn define(&self) {
+        let target = self.directory.to_str().unwrap();
+        virsh(&["pool-define-as", &self.name, "dir", "--target", target]);
+        virsh(&["pool-start", &self.name]);
+    }
+
+    fn files(&self) -> usize {
+        fs::read_dir(&self.directory).unwrap().count()
+    }
+}
+
+impl Drop for DefinedPool {
+    fn drop(&mut self) {
+        for command in ["pool-destroy", "pool-undefine"] {
+            let _ = try_virsh(&[command, &self.name]);
+        }
+    }
+}
+
+/// A VM with a boot disk and an ephemeral disk in this pool, and settings in the sandbox's.
+fn vm_in(pool: &DefinedPool, sandbox: &Sandbox, stemcell: &str) -> String {
+    let properties = json!({"memory": 64, "ephemeral_disk": 8, "storage_pool": pool.name});
+    let arguments = json!(["a", stemcell, properties, sandbox.manual_network(10), [], {}]);
+    let vm = sandbox.call("create_vm", arguments).result()[0].clone();
+    assert_eq!(pool.files(), 2);
+    vm.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_vm_whose_pool_does_not_start_is_deleted_when_it_does() {
+    let sandbox = Sandbox::new();
+    let pool = DefinedPool::new(&sandbox);
+    let image = sandbox.image_without_system();
+    let stemcell = sandbox.call("create_stemcell", json!([image, {}])).text();
+    let vm = vm_in(&pool, &sandbox, &stemcell);
+    let away = sandbox.directory().join("away");
+    virsh(&["pool-destroy", &pool.name]);
+    fs::rename(&pool.directory, &away).unwrap();
+    for _ in 0..2 {
+        let message = sandbox.call("delete_vm", json!([vm])).error("CloudError", false);
+        let expected = format!("starting storage pool {}, which is inactive", pool.name);
+        assert!(message.contains(&expected), "{message}");
+        // What could be deleted is. Where the rest is, only the VM tells.
+        assert_eq!(sandbox.volumes(), Sandbox::stemcell_volumes(&stemcell));
+        assert_eq!(virsh(&["domstate", &vm]).trim(), "shut off");
+    }
+    fs::rename(&away, &pool.directory).unwrap();
+    sandbox.call("delete_vm", json!([vm])).result();
+    assert_eq!(pool.files(), 0);
+    sandbox.call("delete_vm", json!([vm])).error("VMNotFound", false);
+
+    // A pool that nobody knows any more will not be back: that is said once.
+    let vm = vm_in(&pool, &sandbox, &stemcell);
+    virsh(&["pool-destroy", &pool.name]);
+    virsh(&["pool-undefine", &pool.name]);
+    let message = sandbox.call("delete_vm", json!([vm])).error("CloudError", false);
+    assert!(
+        message.contains(&format!("storage pool {} does not exist", pool.name)),
+        "{message}"
+    );
+    sandbox.call("delete_vm", json!([vm])).error("VMNotFound", false);
+    assert_eq!(sandbox.volumes(), Sandbox::stemcell_volumes(&stemcell));
+}
+
+#[test]
+fn a_pool_that_stops_while_a_vm_is_deleted_matters_only_if_the_vm_had_volumes_there() {
+    let mut sandbox = Sandbox::new();
+    let pool = DefinedPool::new(&sandbox);
+    let image = sandbox.image_without_system();
+    let stemcell = sandbox.call("create_stemcell", json!([image, {}])).text();
+    let proxy = RpcProxy::of(&mut sandbox);
+    let delete = |vm: &str| {
+        let name = pool.name.clone();
+        let at = At::Procedure(LOOK_UP_VOLUME, 1);
+        proxy.plan_event(at, Fault::Before, move || {
+            virsh(&["pool-destroy", &name]);
+        });
+        let answer = sandbox.call("delete_vm", json!([vm]));
+        assert!(proxy.seen().1);
+        proxy.plan(None);
+        virsh(&["pool-start", &pool.name]);
+        answer
+    };
+    let elsewhere = sandbox.vm(&stemcell, 11);
+    delete(&elsewhere).result();
+    assert_eq!(sandbox.volumes(), Sandbox::stemcell_volumes(&stemcell));
+
+    let vm = vm_in(&pool, &sandbox, &stemcell);
+    let message = delete(&vm).error("CloudError", true);
+    assert!(message.contains(&pool.name), "{message}");
+    sandbox.call("delete_vm", json!([vm])).result();
+    assert_eq!(pool.files(), 0);
+    assert_eq!(sandbox.volumes(), Sandbox::stemcell_volumes(&stemcell));
+}
+
+#[test]
+fn a_vm_that_another_call_deletes_is_deleted_and_one_that_cannot_be_read_is_left_alone() {
+    let mut sandbox = Sandbox::new();
+    let vm = sandbox.vm_without_system(10);
+    let proxy = RpcProxy::of(&mut sandbox);
+    let before = sandbox.state();
+    let at = At::Procedure(READ_DOMAIN, 1);
+    proxy.plan(Some((at, Fault::Refused)));
+    let message = sandbox.call("delete_vm", json!([vm])).error("CloudError", false);
+    assert!(message.contains("injected fault"), "{message}");
+    assert_eq!(sandbox.state(), before);
+    assert_eq!(virsh(&["domstate", &vm]).trim(), "running");
+
+    let other = vm.clone();
+    proxy.plan_event(at, Fault::Before, move || {
+        virsh(&["destroy", &other]);
+        virsh(&["undefine", &other]);
+    });
+    sandbox.call("delete_vm", json!([vm])).result();
+    assert!(proxy.seen().1);
+    proxy.plan(None);
+    assert_eq!(sandbox.domains(), [""; 0]);
+    assert!(!sandbox.volumes().iter().any(|volume| volume.starts_with(&vm)));
+    // Names that are no cids of VMs have no volumes.
+    sandbox
+        .call("delete_vm", json!(["web"]))
+        .error("VMNotFound", false);
+}
