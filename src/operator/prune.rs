@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde_json::json;
 
-use super::host::Host;
 use super::table::Align::{Left, Right};
 use super::table::{Table, width};
 use super::{print, to_json};
@@ -223,9 +222,4 @@ fn report(leftovers: &[Leftover], wanted: &Prune) -> String {
     });
     text.push('\n');
     text
-}
-
-/// The domains and volumes as `find` wants them.
-fn look(libvirt: &Connection) -> Result<Host> {
-    Host::look(libvirt)
 }

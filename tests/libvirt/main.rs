@@ -60,6 +60,7 @@ mod pools_ceph;
 mod pools_ceph_silent;
 mod pools_read_only;
 mod progress;
+mod prune_pools;
 mod prune_races;
 mod rollback;
 mod secrets;

@@ -1,5 +1,6 @@
 //! Operators' commands in a sandbox.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -18,17 +19,7 @@ impl Sandbox {
 
     /// The process of an operator's command, for a terminal of 80 columns.
     pub fn operator_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cpi"));
-        command
-            .arg("--config")
-            .arg(self.config_path())
-            .args(arguments)
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("TMPDIR", self.directory())
-            .env("COLUMNS", "80")
-            .envs(coverage());
-        command
+        operator_command(&self.config_path(), self.directory(), arguments)
     }
 
     /// The output of an operator's command that must be content.
@@ -44,4 +35,19 @@ impl Sandbox {
     pub fn operator_json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.operator_says(&[arguments, &["--json"]].concat())).unwrap()
     }
+}
+
+/// The process of an operator's command with this configuration, for a terminal of 80 columns.
+pub fn operator_command(config: &Path, tmpdir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cpi"));
+    command
+        .arg("--config")
+        .arg(config)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("TMPDIR", tmpdir)
+        .env("COLUMNS", "80")
+        .envs(coverage());
+    command
 }

@@ -130,8 +130,9 @@ fn what_cannot_be_judged_stays() {
     // A VM's volume whose file is gone, a record of a stemcell that says nothing, keys of another user, a file.
     let unread = format!("{LOST}-config");
     let whole = format!("{LOST}-boot");
+    let others = format!("{DEAD}-boot");
     let record = format!("{LIGHT}.record");
-    for name in [&unread, &whole, &record] {
+    for name in [&unread, &whole, &others, &record] {
         virsh(&["vol-create-as", pool, name, "1M"]);
         let path = directory.join("pool").join(name);
         run("touch", &["-d", "2 hours ago", path.to_str().unwrap()]).unwrap();
@@ -167,11 +168,17 @@ fn what_cannot_be_judged_stays() {
         reasons,
         [
             ("libvirt-bosh-cpi-pki-other", "it is user 65534's"),
+            (others.as_str(), "it went"),
             (whole.as_str(), "a volume of this VM cannot be read"),
             (LIVING, "a VM has this MAC address"),
         ]
     );
     let (content, _, log) = sandbox.operator(&["prune", "--older-than", "5m"]);
     assert!(!content && log.contains("--older-than is at least"), "{log}");
+    let (content, _, log) = sandbox.operator(&["prune", "--in", "misspelt"]);
+    assert!(
+        !content && log.contains("--in misspelt: there is no pool or network"),
+        "{log}"
+    );
     virsh(&["undefine", pool]);
 }

@@ -2,6 +2,7 @@
 //! the CPI ran on, not on the libvirt host.
 
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -61,7 +62,13 @@ fn is_our_users(metadata: &Metadata) -> bool {
     metadata.uid() == rustix::process::geteuid().as_raw()
 }
 
+/// Deletes the directory; one that is gone is fine.
 pub fn delete(leftover: &Leftover) -> Result<()> {
     let path = Path::new(&leftover.place).join(&leftover.name);
-    fs::remove_dir_all(&path).map_err(|e| Error::cpi(format!("removing {}: {e}", path.display())))
+    match fs::remove_dir_all(&path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(Error::cpi(format!("removing {}: {e}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use super::{Leftover, Target, directories, look};
+use super::{Leftover, Target, directories};
 use crate::cid::{Cid, names_disk};
 use crate::cli::Prune;
 use crate::libvirt::Connection;
@@ -13,7 +13,7 @@ use crate::operator::host::{FoundDomain, FoundVolume, Host};
 use crate::operator::probe::Probe;
 use crate::operator::things;
 use crate::operator::volume_name::VolumeName;
-use crate::rpc::Result;
+use crate::rpc::{Error, Result};
 use crate::stemcell;
 use crate::vm::{self, SETTINGS};
 
@@ -25,7 +25,7 @@ pub fn find(libvirt: &Connection, wanted: &Prune) -> Result<Vec<Leftover>> {
     // Entries are made after domains and go after them, so they are read first: one whose domain is not seen
     // afterwards is a dead VM's.
     let entries = network::entries_of_vms(libvirt)?;
-    let host = look(libvirt)?;
+    let host = Host::look(libvirt)?;
     let judge = Judge::new(libvirt, wanted, &host)?;
     let mut found = of_vms(&host, &judge);
     found.extend(half_vms(&host, &judge));
@@ -250,17 +250,12 @@ fn records(libvirt: &Connection, host: &Host, judge: &Judge) -> Result<Vec<Lefto
     let spared_for_pools = inactive
         .first()
         .map(|pool| format!("its disk may be in pool {pool}, which is inactive"));
-    let is_orphan = |found: &&FoundVolume| match &found.name {
-        VolumeName::Record(of) => {
-            let is_there = host.volumes.iter().any(|other| other.volume.name == *of)
-                || host.unreadable.iter().any(|other| other.is_thing(of));
-            !is_there && !host.has(&VolumeName::Partial(of.clone())) && host.users(of).next().is_none()
-        }
-        _ => false,
-    };
     let mut leftovers = Vec::new();
-    for found in host.volumes.iter().filter(is_orphan) {
-        if is_light_stemcell(libvirt, found)? {
+    for found in &host.volumes {
+        let VolumeName::Record(of) = &found.name else {
+            continue;
+        };
+        if !is_orphan(host, of) || is_light_stemcell(libvirt, &found.volume.pool, of)? {
             continue;
         }
         let pool = found.volume.pool.clone();
@@ -268,12 +263,17 @@ fn records(libvirt: &Connection, host: &Host, judge: &Judge) -> Result<Vec<Lefto
             .spares(&pool, found.details.state.modified)
             .or_else(|| spared_for_pools.clone())
             .or_else(|| judge.spares_shared(&pool));
-        if let VolumeName::Record(of) = &found.name {
-            let target = Target::Record { pool, of: of.clone() };
-            leftovers.push(leftover("record", found, spared, target));
-        }
+        let target = Target::Record { pool, of: of.clone() };
+        leftovers.push(leftover("record", found, spared, target));
     }
     Ok(leftovers)
+}
+
+/// Whether there is nothing that the record of this cid could be about.
+fn is_orphan(host: &Host, of: &str) -> bool {
+    let is_there = host.volumes.iter().any(|other| other.volume.name == of)
+        || host.unreadable.iter().any(|other| other.is_thing(of));
+    !is_there && !host.has(&VolumeName::Partial(of.to_owned())) && host.users(of).next().is_none()
 }
 
 /// What says of disks that they are being deleted. A call that was killed left it; the disk, if it is still there, stays.
@@ -291,20 +291,18 @@ fn deletions(host: &Host, judge: &Judge) -> Vec<Leftover> {
         .collect()
 }
 
-/// Whether this record may be that of a light stemcell.
-fn is_light_stemcell(libvirt: &Connection, found: &FoundVolume) -> Result<bool> {
-    let VolumeName::Record(of) = &found.name else {
-        return Ok(false);
-    };
-    let (Ok(cid), Some(pool)) = (Cid::new(of), libvirt.find_pool(&found.volume.pool)?) else {
-        return Ok(true);
-    };
+/// Whether the record of this cid, in this pool, may be that of a light stemcell.
+fn is_light_stemcell(libvirt: &Connection, pool: &str, of: &str) -> Result<bool> {
+    let cid = Cid::new(of).map_err(Error::cpi)?;
     if cid.stemcell_volume().is_none() {
         return Ok(false);
     }
-    let record = stemcell::Record::read(libvirt, &pool, &cid)?;
+    let Some(pool) = libvirt.find_pool(pool)? else {
+        return Ok(true);
+    };
+    let record = pool.unless_stopped(stemcell::Record::read(libvirt, &pool, &cid))?;
     // An unreadable one says nothing, not even that.
-    Ok(record.volume.is_some() || record == stemcell::Record::default())
+    Ok(record.is_none_or(|record| record.volume.is_some() || record == stemcell::Record::default()))
 }
 
 /// Volumes that `cpi check` and `cpi prune` themselves were killed with.
