@@ -149,3 +149,113 @@ fn platform<'a>(vm: &'a NewVm, needs: &Needs, config: &'a Config, has_template: 
         graphics: settings.graphics,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+    use crate::cid::Cid;
+    use crate::stemcell::StemcellProperties;
+    use crate::vm::{VmProperties, needs};
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    fn new_vm(cloud_properties: Value) -> NewVm {
+        let (cid, uuid) = Cid::new_vm();
+        NewVm {
+            stemcell_cid: Cid::new_stemcell(),
+            cid,
+            uuid,
+            agent_id: "a".to_owned(),
+            properties: VmProperties::parse("x", object(cloud_properties)).unwrap(),
+            networks: Map::new(),
+            nics: Vec::new(),
+            env: Map::new(),
+        }
+    }
+
+    fn config(settings: Value) -> Config {
+        Config::from_value("x", json!({ "settings": settings }), &Map::new()).unwrap()
+    }
+
+    #[test]
+    fn a_template_says_itself_what_is_left_open() {
+        let efi = Some(Firmware::Efi);
+        let bios = Some(Firmware::Bios);
+        for (stemcell, properties, settings, own, templates) in [
+            (json!({}), json!({}), json!({}), ("", bios), ("", None)),
+            // A stemcell that is built for EFI, and a machine that there is firmware for.
+            (
+                json!({"infrastructure": "vsphere", "name": "noble"}),
+                json!({}),
+                json!({}),
+                ("q35", efi),
+                ("", None),
+            ),
+            (
+                json!({}),
+                json!({"firmware": "efi"}),
+                json!({}),
+                ("q35", efi),
+                ("", efi),
+            ),
+            (
+                json!({}),
+                json!({}),
+                json!({"firmware": "efi"}),
+                ("q35", efi),
+                ("", efi),
+            ),
+            // What is named stays.
+            (
+                json!({}),
+                json!({"machine": "pc"}),
+                json!({"firmware": "efi"}),
+                ("pc", efi),
+                ("pc", efi),
+            ),
+            (
+                json!({"infrastructure": "vsphere", "name": "noble"}),
+                json!({"firmware": "bios"}),
+                json!({"machine": "q35"}),
+                ("q35", bios),
+                ("q35", bios),
+            ),
+        ] {
+            let (vm, config) = (new_vm(properties), config(settings));
+            let needs = needs::of(&StemcellProperties::parse(&stemcell).unwrap(), &config).unwrap();
+            for (has_template, expected) in [(false, own), (true, templates)] {
+                let platform = platform(&vm, &needs, &config, has_template);
+                assert_eq!(
+                    (platform.machine, platform.firmware),
+                    expected,
+                    "{has_template} {stemcell}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_vms_own_template_comes_before_that_for_all() {
+        let property = |cloud_properties, settings| {
+            template(&new_vm(cloud_properties), &config(settings))
+                .map(|template| template.property.to_owned())
+        };
+        let (own, for_all) = (
+            json!({"vm_domain": "<domain/>"}),
+            json!({"vm_domain": "<domain/>"}),
+        );
+        assert_eq!(property(json!({}), json!({})), None);
+        assert_eq!(
+            property(json!({}), for_all.clone()).as_deref(),
+            Some("settings.vm_domain")
+        );
+        assert_eq!(
+            property(own, for_all).as_deref(),
+            Some("vm_domain (cloud property)")
+        );
+    }
+}

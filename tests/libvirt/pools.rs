@@ -182,6 +182,16 @@ fn a_boot_disk_of_its_own_boots_and_is_as_large_as_asked_for() {
         message.contains("boot_disk is smaller than the stemcell"),
         "{message}"
     );
+    let as_large = create(json!({"memory": 64}), 11).result()[0].clone();
+    let boot = format!("{}-boot", as_large.as_str().unwrap());
+    let sizes = [&stemcell, &boot].map(|volume| {
+        let info = virsh(&["vol-info", "--bytes", "--pool", &sandbox.name, volume]);
+        info.lines()
+            .find(|line| line.starts_with("Capacity"))
+            .map(str::to_owned)
+    });
+    assert!(sizes[0].is_some() && sizes[0] == sizes[1], "{sizes:?}");
+    sandbox.call("delete_vm", json!([as_large])).result();
     let vm = create(json!({"memory": 192, "boot_disk": 1500}), 10).result()[0]
         .as_str()
         .unwrap()
@@ -285,12 +295,29 @@ fn a_pool_of_partitions_takes_neither_stemcells_nor_disks_and_says_what_does() {
     virsh(&["pool-build", &name]);
     let disk = sandbox.call("create_disk", json!([4, {"storage_pool": name}]));
     let network = sandbox.manual_network(10);
+    let image = sandbox.image_without_system();
+    let uploaded = sandbox.call("create_stemcell", json!([image, {}])).text();
+    let boot_disks = ["auto", "overlay"].map(|how| {
+        sandbox.configure(json!({"settings": {"boot_disk_clone": how}}));
+        let arguments = json!(["a", uploaded, {"storage_pool": name}, network, [], {}]);
+        (how, sandbox.call("create_vm", arguments))
+    });
     sandbox.configure(json!({"settings": {"storage_pool_name": name}}));
     let stemcell = sandbox.call("create_stemcell", json!([stemcell_image("qcow2"), {}]));
     let vm = sandbox.call("create_vm", json!(["a", "sc-1", {}, network, [], {}]));
     virsh(&["pool-destroy", &name]);
     virsh(&["pool-undefine", &name]);
     run("losetup", &["-d", device]).unwrap();
+    for (how, answer) in boot_disks {
+        let message = answer.error("VMCreationFailed", false);
+        let reason = match how {
+            "overlay" => {
+                "does not hold files, which overlays are; set settings.boot_disk_clone to auto or full"
+            }
+            _ => "is of type disk: its volumes are partitions",
+        };
+        assert!(message.contains(&format!("pool {name} {reason}")), "{message}");
+    }
     let message = disk.error("CloudError", false);
     assert!(
         message.contains("is of type disk") && message.contains("logical"),

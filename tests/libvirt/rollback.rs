@@ -28,6 +28,8 @@ fn create_vm_fails_at_every_step_and_leaves_nothing() {
     let stemcell = sandbox.stemcell();
     let network = sandbox.manual_network(10);
     let absent = "sc-00000000-0000-4000-8000-000000000000";
+    let vmdk = "sc-00000000-0000-4000-8000-0000000074dc";
+    virsh(&["vol-create-as", &sandbox.name, vmdk, "1M", "--format", "vmdk"]);
     let on_absent_network =
         json!({"n": {"type": "dynamic", "cloud_properties": {"name": "no-such-network"}}});
     let cases = [
@@ -45,6 +47,11 @@ fn create_vm_fails_at_every_step_and_leaves_nothing() {
             json!(["a", stemcell, {}, on_absent_network, [], {}]),
             "VMCreationFailed",
             "no-such-network",
+        ),
+        (
+            json!(["a", vmdk, {}, network, [], {}]),
+            "VMCreationFailed",
+            "is neither raw nor qcow2",
         ),
         (
             json!(["a", stemcell, {"memory": 1u64 << 40}, network, [], {}]),

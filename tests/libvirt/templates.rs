@@ -88,3 +88,31 @@ fn a_vm_of_the_seeds_templates_boots_and_takes_a_disk() {
         assert_eq!(sandbox.volumes(), Sandbox::stemcell_volumes(&stemcell));
     }
 }
+
+/// What is rendered is what create_vm would define.
+#[test]
+fn the_host_decides_how_vms_run_unless_a_template_does() {
+    let mut sandbox = Sandbox::with_config(json!({"settings": {"domain_type": "auto"}}));
+    let image = sandbox.image_without_system();
+    let stemcell = sandbox.call("create_stemcell", json!([image, {}])).text();
+    let arguments = json!(["a", stemcell, {}, sandbox.manual_network(10), [], {}]);
+    let request = json!({"method": "create_vm", "arguments": arguments, "api_version": 2});
+    let request_file = sandbox.directory().join("request.json");
+    std::fs::write(&request_file, request.to_string()).unwrap();
+    let rendered = |sandbox: &Sandbox| {
+        let mut command = sandbox.operator_command(&["render", "create_vm"]);
+        let output = command
+            .stdin(std::fs::File::open(&request_file).unwrap())
+            .output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let offers_kvm = virsh(&["capabilities"]).contains("<domain type='kvm'");
+    let expected = if offers_kvm { "kvm" } else { "qemu" };
+    let xml = rendered(&sandbox);
+    assert!(xml.contains(&format!("<domain type='{expected}'")), "{xml}");
+    sandbox.configure(json!({"settings": {"vm_domain": "<domain type='xen'/>"}}));
+    let xml = rendered(&sandbox);
+    assert!(xml.contains("<domain type='xen'"), "{xml}");
+}
