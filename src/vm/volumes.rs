@@ -44,9 +44,8 @@ fn all_names(vm_cid: &Cid) -> Vec<String> {
         settings,
     } = VolumeNames::of(vm_cid);
     let mut names = vec![boot, ephemeral, settings];
-    if let Some(uuid) = vm_cid.vm_uuid() {
-        names.extend(["bdisk", "edisk", "cdisk"].map(|prefix| format!("{prefix}-{uuid}")));
-    }
+    let seeds = |uuid| ["bdisk", "edisk", "cdisk"].map(|prefix| format!("{prefix}-{uuid}"));
+    names.extend(vm_cid.vm_uuid().into_iter().flat_map(seeds));
     names
 }
 
