@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -112,19 +112,38 @@ fn watch() -> std::io::Result<()> {
     if INSTALLED.is_completed() {
         return Ok(());
     }
-    let ignored = ignored_signals();
-    let mut signals = Signals::new(ENDING.iter().filter(|signal| ignored & (1 << (*signal - 1)) == 0))?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            if ASKING.contains(&signal) && ANSWERING.load(SeqCst) && ASKED.swap(signal, SeqCst) == 0 {
-                log::info!("{}: rolling back", signal_name(signal).unwrap_or("a signal"));
-            } else {
-                end(signal);
+    // The thread comes first: a signal that is caught, and has nobody to look at it, would end nothing any more.
+    let (sender, caught) = channel();
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || match catch_signals() {
+            Ok(signals) => {
+                // Whoever started this thread waits for it.
+                let _ = sender.send(Ok(()));
+                act_on(signals);
             }
-        }
-    })?;
+            Err(e) => {
+                let _ = sender.send(Err(e));
+            }
+        })?;
+    caught.recv().map_err(std::io::Error::other)??;
     INSTALLED.call_once(|| {});
     Ok(())
+}
+
+fn catch_signals() -> std::io::Result<Signals> {
+    let ignored = ignored_signals();
+    Signals::new(ENDING.iter().filter(|signal| ignored & (1 << (*signal - 1)) == 0))
+}
+
+fn act_on(mut signals: Signals) {
+    for signal in signals.forever() {
+        if ASKING.contains(&signal) && ANSWERING.load(SeqCst) && ASKED.swap(signal, SeqCst) == 0 {
+            log::info!("{}: rolling back", signal_name(signal).unwrap_or("a signal"));
+        } else {
+            end(signal);
+        }
+    }
 }
 
 /// The process ends by the signal, as whoever sent it expects.
