@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Attachments;
 use crate::cid::Cid;
 use crate::interrupt;
-use crate::libvirt::{Changes, Connection, Domain};
+use crate::libvirt::{Changes, Connection, Domain, RemovedDevices};
 use crate::logging;
 use crate::rpc::{Error, Result};
 use crate::xml::element::Element;
@@ -16,6 +16,9 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// How long an event is waited for before the VM is looked at, in case the event got lost.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// The same where there are no events.
+const LOOK_WITHOUT_EVENTS_AFTER: Duration = Duration::from_millis(50);
 
 /// Asks the guest to let go of the disk, again and again, until it has or the time is up. A disk that the running VM does
 /// not have is fine.
@@ -31,50 +34,46 @@ pub fn detach_live(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeou
         let Some(device) = live_device(domain, disk_cid)? else {
             return Ok(());
         };
-        let alias = device
-            .child("alias")
-            .and_then(|alias| alias.attribute("name"))
-            .unwrap_or_default()
-            .to_owned();
         let ask_again = Instant::now() + ASK_AGAIN_AFTER;
         log::debug!("asking the guest to let go of disk {disk_cid}");
-        if let Err(error) = domain.detach_device(&device, Changes::Live) {
-            // Also what libvirt says while an earlier request is still with the guest.
-            log::debug!("asking again is refused: {error}");
-            if Instant::now() >= deadline {
-                return Err(error.retryable());
-            }
+        // Also what libvirt says while an earlier request is still with the guest, so it is asked again all the same.
+        let refusal = domain.detach_device(&device, Changes::Live).err();
+        if let Some(refusal) = &refusal {
+            log::debug!("asking is refused: {refusal}");
         }
         while Instant::now() < ask_again.min(deadline) {
             interrupt::check()?;
             let patience = LOOK_AGAIN_AFTER.min(deadline.saturating_duration_since(Instant::now()));
-            let gone = match &removed {
-                Some(removed) => removed
-                    .aliases
-                    .recv_timeout(patience)
-                    .is_ok_and(|gone| gone == alias),
-                None => {
-                    std::thread::sleep(patience.min(Duration::from_millis(50)));
-                    false
-                }
-            };
-            log::debug!(
-                "disk {disk_cid}: event {}",
-                if gone { "received" } else { "not yet" }
-            );
+            log::debug!("disk {disk_cid}: {}", next_event(removed.as_ref(), patience));
+            // Whatever was removed: it may have been another device, and events may get lost.
             if live_device(domain, disk_cid)?.is_none() {
                 return Ok(());
             }
         }
         if Instant::now() >= deadline {
+            let reason = refusal.map_or_else(String::new, |refusal| {
+                format!(" When last asked, libvirt refused: {refusal}")
+            });
             return Err(Error::cloud(format!(
                 "the guest did not let go of it within {} s (settings.detach_timeout); it is still attached; \
-                 is the guest up and the disk unmounted?",
+                 is the guest up and the disk unmounted?{reason}",
                 timeout.as_secs()
             ))
             .retryable());
         }
     }
+}
+
+/// Waits for a device to leave the VM, and says whether one did: for the log only.
+fn next_event(removed: Option<&RemovedDevices>, patience: Duration) -> String {
+    let Some(removed) = removed else {
+        std::thread::sleep(patience.min(LOOK_WITHOUT_EVENTS_AFTER));
+        return "looking without events".to_owned();
+    };
+    removed.aliases.recv_timeout(patience).map_or_else(
+        |_| "no event yet".to_owned(),
+        |alias| format!("device {alias} was removed"),
+    )
 }
 
 fn live_device(domain: &Domain, disk_cid: &Cid) -> Result<Option<Element>> {

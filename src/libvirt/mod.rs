@@ -23,6 +23,7 @@ mod warnings;
 
 pub use connection::Connection;
 pub use domain::{Changes, Domain};
+pub use ffi::RemovedDevices;
 pub use inspect::VolumeDetails;
 pub use network::Network;
 pub use pool::{Pool, PoolKind};
