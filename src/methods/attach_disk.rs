@@ -67,11 +67,12 @@ fn attach(
                     let domain = cpi.libvirt_for_undo()?.domain(&domain.name)?;
                     let attachments = Attachments::of(&domain)?;
                     match attachments.persistent_disk(&volume.name) {
-                        // A guest that has it, and does not let go of it, keeps it in both.
-                        Some(device) if attachments.live_disk(&volume.name).is_none() => {
-                            domain.detach_device(device, Changes::Persistent)
-                        }
-                        _ => Ok(()),
+                        None => Ok(()),
+                        // One description alone would have the disk vanish at the next start.
+                        Some(_) if attachments.live_disk(&volume.name).is_some() => Err(Error::cloud(
+                            "the guest has it and does not let go of it, so it stays attached in both descriptions",
+                        )),
+                        Some(device) => domain.detach_device(device, Changes::Persistent),
                     }
                 },
             );

@@ -45,6 +45,7 @@ mod hosts_daemon;
 mod hosts_lost;
 mod hosts_transports;
 mod hot_plug;
+mod hot_plug_hurt;
 mod load;
 mod load_foreign;
 mod networks;
