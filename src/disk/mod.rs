@@ -15,7 +15,8 @@ pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
 pub use state::{format, require_unwritten, state};
 pub use volume::{
-    create_volume, delete, delete_claimed, delete_if_there, require_format, require_growth, resize,
+    create_volume, delete, delete_claimed, delete_copy_if_there, delete_empty_if_there, require_format,
+    require_growth, resize,
 };
 
 use crate::cid::Cid;

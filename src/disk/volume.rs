@@ -12,6 +12,9 @@ use crate::xml::volume::{Preallocation, VolumeFormat, VolumeSpec, allocate_fully
 
 const MIB: u64 = 1024 * 1024;
 
+/// What LVM makes volumes of, if it is not told otherwise, bytes.
+const EXTENT: u64 = 4 * MIB;
+
 /// An empty volume of this size (MiB) where the disk's cloud properties want it.
 ///
 /// # Errors
@@ -71,30 +74,48 @@ pub fn require_format(pool_name: &str, kind: PoolKind, format: VolumeFormat) -> 
     Ok(())
 }
 
-/// Refuses to shrink a disk.
+/// Refuses to shrink a disk. A volume of blocks is as large as was asked for, or less than an extent larger.
 ///
 /// # Errors
 /// `NotSupported`.
-pub fn require_growth(cid: &Cid, state: &VolumeState, size: u64) -> Result<()> {
-    if size * MIB < state.capacity {
-        return Err(Error::not_supported(format!(
-            "disk {cid} has {} MiB and cannot shrink to {size} MiB",
-            state.capacity.div_ceil(MIB)
-        )));
+pub fn require_growth(
+    libvirt: &Connection,
+    cid: &Cid,
+    volume: &Volume,
+    state: &VolumeState,
+    size: u64,
+) -> Result<()> {
+    let too_large = state.capacity.saturating_sub(size * MIB);
+    if too_large == 0 {
+        return Ok(());
     }
-    Ok(())
+    if too_large < EXTENT && libvirt.pool(&volume.pool)?.kind()? == PoolKind::Blocks {
+        return Ok(());
+    }
+    Err(Error::not_supported(format!(
+        "disk {cid} has {} MiB and cannot shrink to {size} MiB",
+        state.capacity.div_ceil(MIB)
+    )))
 }
 
 /// Grows the disk to this size (MiB), under the running guest if a VM has it; nothing happens when it has that size.
 ///
 /// # Errors
-/// `NotSupported` for a smaller size, `NoDiskSpace`, `CloudError`.
+/// `NotSupported` for a smaller size, and where libvirt cannot do it, whereupon the Director makes a new disk and copies
+/// within a VM; `NoDiskSpace`, `CloudError`.
 pub fn resize(libvirt: &Connection, cid: &Cid, volume: &Volume, record: &Record, size: u64) -> Result<()> {
     let state = state(volume, record)?;
-    require_growth(cid, &state, size)?;
+    require_growth(libvirt, cid, volume, &state, size)?;
     let bytes = size * MIB;
-    if bytes == state.capacity {
+    if bytes <= state.capacity {
         return Ok(());
+    }
+    let pool = libvirt.pool(&volume.pool)?;
+    if !pool.resizes()? {
+        return Err(Error::not_supported(format!(
+            "growing disk {cid}: libvirt cannot change the size of volumes in pool {}",
+            volume.pool
+        )));
     }
     for name in users(libvirt, &volume.name)? {
         let domain = libvirt.domain(&name)?;
@@ -106,16 +127,25 @@ pub fn resize(libvirt: &Connection, cid: &Cid, volume: &Volume, record: &Record,
                 .map_err(|e| e.during(format!("growing disk {cid}")));
         }
     }
-    libvirt
-        .pool(&volume.pool)?
-        .grow_volume(volume, bytes)
+    pool.grow_volume(volume, bytes)
         .map_err(|e| e.during(format!("growing disk {cid}")))
 }
 
-/// Rolls back the making of a disk that no VM has seen yet.
-pub fn delete_if_there(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<()> {
+/// Rolls back the making of an empty disk, which no VM has seen yet.
+pub fn delete_empty_if_there(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<()> {
+    delete_if_there(libvirt, config, cid, false)
+}
+
+/// Rolls back the making of a copy of a disk.
+pub fn delete_copy_if_there(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<()> {
+    delete_if_there(libvirt, config, cid, config.settings.wipe_block_volumes)
+}
+
+fn delete_if_there(libvirt: &Connection, config: &Config, cid: &Cid, wipe_blocks: bool) -> Result<()> {
     Record::delete(&libvirt.pool(config.settings.stemcell_pool())?, cid)?;
-    find(libvirt, config, cid)?.map_or(Ok(()), |volume| volume.delete())
+    find(libvirt, config, cid)?.map_or(Ok(()), |volume| {
+        libvirt.pool(&volume.pool)?.delete_volume(&volume, wipe_blocks)
+    })
 }
 
 /// Deletes the disk with all that is remembered about it. `libvirt_for_undo` is asked where that fails.
@@ -140,17 +170,14 @@ pub fn delete<'a>(
 pub fn delete_claimed(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume) -> Result<()> {
     // Found before anything is deleted: from then on there is little left that could fail.
     let records = libvirt.pool(config.settings.stemcell_pool())?;
-    match libvirt.pool(&volume.pool)?.kind()? {
-        PoolKind::Blocks => {
-            if config.settings.wipe_block_volumes {
-                volume.wipe()?;
-            }
-            volume.delete()?;
-        }
+    let pool = libvirt.pool(&volume.pool)?;
+    match pool.kind()? {
         PoolKind::Rbd => volume
             .delete_with_snapshots()
             .map_err(|e| e.during(format!("deleting disk {cid}")))?,
-        PoolKind::Files | PoolKind::Other => volume.delete()?,
+        PoolKind::Files | PoolKind::Blocks | PoolKind::Other => {
+            pool.delete_volume(volume, config.settings.wipe_block_volumes)?;
+        }
     }
     Record::delete(&records, cid)?;
     if cid.names_snapshot() {

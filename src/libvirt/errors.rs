@@ -49,9 +49,11 @@ fn error_type(number: ErrorNumber, message: &str) -> ErrorType {
     }
 }
 
-/// Libvirt's words, or QEMU's.
+/// Libvirt's words, or QEMU's, or LVM's.
 pub(super) fn means_full(message: &str) -> bool {
-    message.contains("No space left on device") || message.contains("Disk quota exceeded")
+    message.contains("No space left on device")
+        || message.contains("Disk quota exceeded")
+        || message.contains("nsufficient free space")
 }
 
 /// What the operator can do about an error that libvirt only states.
@@ -244,6 +246,10 @@ mod tests {
                 ErrorType::NoDiskSpace,
             ),
             ("cannot write: Disk quota exceeded", ErrorType::NoDiskSpace),
+            (
+                "Volume group \"vg\" has insufficient free space (61 extents): 2500 required.",
+                ErrorType::NoDiskSpace,
+            ),
             ("cannot open '/x': Permission denied", ErrorType::CloudError),
         ] {
             assert_eq!(error_type(ErrorNumber::SystemError, message), expected);

@@ -146,6 +146,14 @@ impl Pool {
         }
     }
 
+    /// Whether libvirt can change the size of the pool's volumes.
+    pub fn resizes(&self) -> Result<bool> {
+        Ok(!matches!(
+            self.xml()?.attribute("type"),
+            Some("logical" | "zfs" | "disk" | "iscsi" | "iscsi-direct" | "scsi" | "mpath")
+        ))
+    }
+
     /// How a domain names a volume of this pool.
     pub fn disk_source(&self, volume: &str) -> Result<DiskSource> {
         let xml = self.xml()?;
@@ -319,6 +327,15 @@ impl Pool {
             let started = Instant::now();
             volume.xml_desc(0).is_ok() || started.elapsed() < rbd::WAITED
         })
+    }
+
+    /// Deletes a volume that something was written to. A pool of raw blocks hands them out again as they are, so they are
+    /// wiped first, if `settings.wipe_block_volumes` says so.
+    pub fn delete_volume(&self, volume: &Volume, wipe_blocks: bool) -> Result<()> {
+        if wipe_blocks && self.kind()? == PoolKind::Blocks {
+            volume.wipe()?;
+        }
+        volume.delete()
     }
 
     fn own(&self, volume: StorageVol, name: &str) -> Volume {

@@ -41,7 +41,7 @@ pub struct VolumeState {
     /// Path of the volume this one is an overlay on.
     pub backing_path: Option<String>,
     /// When it was last written to, by the clock of who keeps the file. None where the storage does not say, as all
-    /// but files.
+    /// but files: what libvirt says of a block device is the age of its node, and each QEMU has a node of its own.
     pub modified: Option<SystemTime>,
 }
 
@@ -67,6 +67,7 @@ impl VolumeState {
             backing_path: xml.descend(&["backingStore", "path"]).map(|path| path.text()),
             modified: xml
                 .descend(&["target", "timestamps", "mtime"])
+                .filter(|_| xml.attribute("type") != Some("block"))
                 .and_then(|time| time_of(&time.text())),
         })
     }
@@ -156,9 +157,13 @@ impl Volume {
         Ok(content)
     }
 
-    /// Overwrites the content, so that the next owner of the blocks cannot read it.
-    pub fn wipe(&self) -> Result<()> {
-        when_free(|| self.volume.wipe(0)).map_err(|e| self.failed("wiping", e))
+    /// Overwrites the content, so that the next owner of the blocks cannot read it; a volume that is gone is fine.
+    pub(super) fn wipe(&self) -> Result<()> {
+        let _step = logging::step(format!("wiping volume {} in pool {}", self.name, self.pool));
+        match when_free(|| self.volume.wipe(0)) {
+            Err(e) if !is(&e, ErrorNumber::NoStorageVolume) => Err(self.failed("wiping", e)),
+            _ => Ok(()),
+        }
     }
 
     /// Grows the volume to this many bytes.

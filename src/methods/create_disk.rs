@@ -21,7 +21,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     // Before it is done: where the connection is lost, nobody knows whether it was.
     let mut undo = Undo::new();
     undo.push(format!("disk {disk_cid}"), || {
-        disk::delete_if_there(cpi.libvirt_for_undo()?, &cpi.config, &disk_cid)
+        disk::delete_empty_if_there(cpi.libvirt_for_undo()?, &cpi.config, &disk_cid)
     });
     disk::create_volume(libvirt, &cpi.config, &disk_cid, size, &properties)?;
     let record = Record {

@@ -87,7 +87,8 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let pools = [files.name.clone(), pool.name.clone()];
     let mut undo = Undo::new();
     undo.push(format!("volumes of VM {}", vm.cid), || {
-        vm::delete_volumes(cpi.libvirt_for_undo()?, &vm.cid, &pools).map(drop)
+        let wipe_blocks = cpi.config.settings.wipe_block_volumes;
+        vm::delete_volumes(cpi.libvirt_for_undo()?, &vm.cid, &pools, wipe_blocks).map(drop)
     });
     let (volume, format) =
         boot_disk::create(vm, config.settings.boot_disk_clone, &pool, &stemcell, &names.boot)?;

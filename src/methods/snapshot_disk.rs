@@ -11,8 +11,9 @@ use crate::logging;
 use crate::partial;
 use crate::rpc::{Arguments, Result};
 use crate::undo::Undo;
+use crate::xml::backup;
 use crate::xml::element::Element;
-use crate::xml::volume::{VolumeSpec, plain};
+use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;
@@ -27,7 +28,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let mut undo = Undo::new();
     undo.push(format!("snapshot {snapshot_cid}"), || {
         let libvirt = cpi.libvirt_for_undo()?;
-        disk::delete_if_there(libvirt, &cpi.config, &snapshot_cid)?;
+        disk::delete_copy_if_there(libvirt, &cpi.config, &snapshot_cid)?;
         partial::end(&libvirt.pool(&records.name)?, snapshot_cid.as_str())
     });
     partial::begin(&records, snapshot_cid.as_str()).map_err(|e| e.during(doing()))?;
@@ -71,7 +72,7 @@ fn copy(
             let attachments = Attachments::of(&domain)?;
             if let Some(live) = attachments.live_disk(&volume.name) {
                 let target = pool.create_volume(&plain(&spec), spec.name)?;
-                return back_up(&domain, &attachments, live, &target, &state);
+                return back_up(&domain, &attachments, live, kind, &target, &state);
             }
         }
     }
@@ -89,6 +90,7 @@ fn back_up(
     domain: &Domain,
     attachments: &Attachments,
     disk: &Element,
+    kind: PoolKind,
     target: &Volume,
     state: &VolumeState,
 ) -> Result<()> {
@@ -97,28 +99,10 @@ fn back_up(
         .and_then(|target| target.attribute("dev"))
         .unwrap_or_default();
     let path = target.path()?;
-    let (kind, attribute) = if path.starts_with("/dev/") {
-        ("block", "dev")
-    } else {
-        ("file", "file")
+    let to = match kind {
+        PoolKind::Files => backup::Target::File(&path),
+        PoolKind::Blocks | PoolKind::Rbd | PoolKind::Other => backup::Target::Block(&path),
     };
-    let mut disks = Element::new("disks");
-    for name in attachments.live_targets() {
-        let mut disk = Element::new("disk").with_attribute("name", name);
-        if name == wanted {
-            let format = state.format.map_or("raw", crate::xml::volume::VolumeFormat::name);
-            disk = disk
-                .with_attribute("backup", "yes")
-                .with_attribute("type", kind)
-                .with_child(Element::new("driver").with_attribute("type", format))
-                .with_child(Element::new("target").with_attribute(attribute, &path));
-        } else {
-            disk.set_attribute("backup", "no");
-        }
-        disks.push(disk);
-    }
-    let backup = Element::new("domainbackup")
-        .with_attribute("mode", "push")
-        .with_child(disks);
-    domain.back_up(&backup)
+    let format = state.format.unwrap_or(VolumeFormat::Raw);
+    domain.back_up(&backup::push(attachments.live_targets(), wanted, format, to))
 }

@@ -13,6 +13,8 @@ use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::undo::Undo;
 use crate::xml::volume::{VolumeSpec, plain};
 
+const MIB: u64 = 1024 * 1024;
+
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;
     let size = arguments.size_mib("new_size")?;
@@ -63,7 +65,7 @@ fn update(
     let old_record = Record::read(libvirt, &records, disk_cid)?;
     let state = disk::state(volume, &old_record)?;
     // Before anything changes: NotSupported makes the Director start over with a new disk.
-    disk::require_growth(disk_cid, &state, size)?;
+    disk::require_growth(libvirt, disk_cid, volume, &state, size)?;
 
     let mut record = Record {
         options: properties.run_time.clone(),
@@ -87,9 +89,11 @@ fn update(
     record.replaces = Some(disk_cid.as_str().to_owned());
     let mut undo = Undo::new();
     undo.push(format!("disk {new_cid}"), || {
-        disk::delete_if_there(cpi.libvirt_for_undo()?, &cpi.config, &new_cid)
+        disk::delete_copy_if_there(cpi.libvirt_for_undo()?, &cpi.config, &new_cid)
     });
-    let copy = copy(libvirt, volume, &state, &new_cid, pool_name, properties)?;
+    let copy = copy(libvirt, volume, &state, &new_cid, pool_name, size, properties)?;
+    // Out of a pool that rounds up, it is larger than was asked for.
+    let size = size.max(state.capacity.div_ceil(MIB));
     disk::resize(libvirt, &new_cid, &copy, &record, size)?;
     record.write(libvirt, &records, &new_cid)?;
     // From here on no VM gets the old volume. One that got it meanwhile, or had it, has newer data there.
@@ -137,26 +141,37 @@ fn copy(
     state: &VolumeState,
     new_cid: &Cid,
     pool_name: &str,
+    size: u64,
     properties: &DiskProperties,
 ) -> Result<Volume> {
     let _step = logging::step(format!(
         "copying volume {} to {new_cid} in pool {pool_name}",
         volume.name
     ));
+    let pool = libvirt.pool(pool_name)?;
+    let capacity = if pool.resizes()? {
+        state.capacity
+    } else {
+        state.capacity.max(size * MIB)
+    };
     let spec = VolumeSpec {
         name: new_cid.as_str(),
-        capacity: state.capacity,
+        capacity,
         format: properties.format,
         backing: None,
     };
-    let copy = libvirt
-        .pool(pool_name)?
-        .clone_volume(&plain(&spec), spec.name, volume)?;
+    let copy = pool.clone_volume(&plain(&spec), spec.name, volume)?;
     let copied = copy.state()?;
-    if copied.capacity != state.capacity || copied.format != Some(properties.format) {
+    // LVM rounds up.
+    let has_size = if pool.kind()? == PoolKind::Blocks {
+        copied.capacity >= capacity
+    } else {
+        copied.capacity == capacity
+    };
+    if !has_size || copied.format != Some(properties.format) {
         return Err(Error::cloud(format!(
             "the copy in pool {pool_name} has {} bytes as {:?}, not {} bytes as {:?}",
-            copied.capacity, copied.format, state.capacity, properties.format
+            copied.capacity, copied.format, capacity, properties.format
         )));
     }
     Ok(copy)

@@ -53,14 +53,15 @@ pub fn create(
         };
         return Ok((pool.create_volume(&plain(&spec), name)?, spec.format));
     }
+    let resizes = pool.resizes()?;
     let spec = VolumeSpec {
         name,
-        capacity: state.capacity,
+        capacity: if resizes { state.capacity } else { capacity },
         format: format_made,
         backing: None,
     };
     let copy = pool.clone_volume(&plain(&spec), name, stemcell)?;
-    if capacity > state.capacity {
+    if resizes && capacity > state.capacity {
         copy.resize(capacity)?;
     }
     Ok((copy, format_made))

@@ -34,7 +34,7 @@ pub fn delete(libvirt: &Connection, config: &Config, vm_cid: &Cid) -> Result<boo
         domain.undefine()?;
     }
     let host_entries = network::unreserve(libvirt, vm_cid)?;
-    let volumes = delete_all(libvirt, vm_cid, &pools)?;
+    let volumes = delete_all(libvirt, vm_cid, &pools, config.settings.wipe_block_volumes)?;
     Ok(domain.is_some() || volumes > 0 || host_entries > 0)
 }
 

@@ -67,11 +67,12 @@ pub fn own_pools(vm_cid: &Cid, domain: &Element) -> Vec<String> {
 }
 
 /// Deletes the VM's volumes in whichever active pool they are; returns how many there were. `sure` are the pools that
-/// they can be in: stopped, they are started, since what is in them would be left behind.
+/// they can be in: stopped, they are started, since what is in them would be left behind. Raw blocks are wiped if
+/// `wipe_blocks`.
 ///
 /// # Errors
 /// The first error, after all other volumes were tried.
-pub fn delete_all(libvirt: &Connection, vm_cid: &Cid, sure: &[String]) -> Result<usize> {
+pub fn delete_all(libvirt: &Connection, vm_cid: &Cid, sure: &[String], wipe_blocks: bool) -> Result<usize> {
     let names = all_names(vm_cid);
     let mut deleted = 0;
     let mut first_error = None;
@@ -86,9 +87,11 @@ pub fn delete_all(libvirt: &Connection, vm_cid: &Cid, sure: &[String]) -> Result
     }
     for pool in libvirt.active_pools()? {
         for name in &names {
-            let outcome = pool
-                .volume(name)
-                .and_then(|volume| volume.map(|volume| volume.delete()).transpose());
+            let outcome = pool.volume(name).and_then(|volume| {
+                volume
+                    .map(|volume| pool.delete_volume(&volume, wipe_blocks))
+                    .transpose()
+            });
             let outcome = if sure.contains(&pool.name) {
                 outcome.map(Some)
             } else {

@@ -2,6 +2,7 @@
 //!
 //! A template says what the operator wants; what must hold is set on the rendered tree afterwards.
 
+pub mod backup;
 pub mod characters;
 pub mod dhcp_host;
 pub mod disk;

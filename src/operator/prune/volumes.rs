@@ -2,7 +2,7 @@
 
 use super::Leftover;
 use crate::config::Config;
-use crate::libvirt::{Connection, PoolKind};
+use crate::libvirt::Connection;
 use crate::rpc::{Error, Result};
 
 /// Deletes the volume, if it has not been written to since it was judged; one that is gone is fine.
@@ -17,10 +17,8 @@ pub fn delete(libvirt: &Connection, config: &Config, pool: &str, leftover: &Left
     if matches!((details.state.modified, leftover.written_at), (Some(now), Some(then)) if now > then) {
         return Err(Error::cloud("it is being written to"));
     }
-    if pool.kind()? == PoolKind::Blocks && config.settings.wipe_block_volumes {
-        volume.wipe()?;
-    }
-    volume.delete()
+    // Blocks tell no time, but a VM's settings drive beside them may.
+    pool.delete_volume(&volume, config.settings.wipe_block_volumes)
 }
 
 /// Whether a volume of this name is in any active pool.
