@@ -14,6 +14,7 @@ use crate::rpc::{ErrorType, Result};
 /// # Errors
 /// `CloudError`; called again, it ends what was begun.
 pub fn delete(libvirt: &Connection, config: &Config, vm_cid: &Cid) -> Result<bool> {
+    let wipe_blocks = config.settings.wipe_block_volumes;
     let domain = libvirt.find_domain(vm_cid.as_str())?;
     let mut pools = vec![config.settings.stemcell_pool().to_owned()];
     if let Some(domain) = &domain {
@@ -29,12 +30,12 @@ pub fn delete(libvirt: &Connection, config: &Config, vm_cid: &Cid) -> Result<boo
         }
         if pools.iter().any(|pool| waits_to_start(libvirt, pool)) {
             // Only the domain tells where the rest is, so it stays until that is gone: the next call finds it.
-            delete_all(libvirt, vm_cid, &pools)?;
+            delete_all(libvirt, vm_cid, &pools, wipe_blocks)?;
         }
         domain.undefine()?;
     }
     let host_entries = network::unreserve(libvirt, vm_cid)?;
-    let volumes = delete_all(libvirt, vm_cid, &pools, config.settings.wipe_block_volumes)?;
+    let volumes = delete_all(libvirt, vm_cid, &pools, wipe_blocks)?;
     Ok(domain.is_some() || volumes > 0 || host_entries > 0)
 }
 
