@@ -36,7 +36,7 @@ test: setup ## Run all tests, those on this machine's libvirt too
 	@cargo $(test_as_root) test --locked
 
 reliability: setup ## Hurt the CPI at every call to libvirt, boot all formats all ways, load it, soak it: an hour and more
-	@CPI_TEST_FAULTS=all cargo $(test_as_root) test --locked --test libvirt -- faults:: harm_ disk_races::
+	@CPI_TEST_FAULTS=all cargo $(test_as_root) test --locked --test libvirt -- faults harm_ disk_races::
 	@CPI_TEST_BOOTS=all cargo $(test_as_root) test --locked --test libvirt -- every_format_boots
 	@CPI_TEST_LOAD_VMS=50 CPI_TEST_LOAD_WORKERS=10 CPI_TEST_FOREIGN=all CPI_TEST_SOAK_ROUNDS=500 cargo $(test_as_root) \
 		test --locked --test libvirt -- --nocapture --test-threads 1 load:: load_foreign:: soak::
