@@ -11,7 +11,7 @@ use crate::sandbox::{Sandbox, try_virsh, virsh};
 /// `virDomainGetXMLDesc` in libvirt's remote protocol: delete_vm reads where the VM's volumes are before it does anything.
 const READ_DOMAIN: u32 = 14;
 
-/// `virStorageVolLookupByName`: it looks for volumes when the domain is gone.
+/// `virStorageVolLookupByName`: it looks for volumes when the VM has stopped.
 const LOOK_UP_VOLUME: u32 = 95;
 
 /// A pool beside a sandbox's that is still defined when it is stopped. It goes when it is dropped.
