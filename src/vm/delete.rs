@@ -28,19 +28,18 @@ pub fn delete(libvirt: &Connection, config: &Config, vm_cid: &Cid) -> Result<boo
             let _step = logging::step(format!("stopping VM {vm_cid}"));
             domain.destroy()?;
         }
-    }
-    let volumes = delete_all(libvirt, vm_cid, &pools, wipe_blocks);
-    let is_unknown = |pool: &String| matches!(libvirt.find_pool(pool), Ok(None));
-    if let Err(error) = &volumes
-        && !pools.iter().any(is_unknown)
-    {
-        // Only the domain tells in which pools the rest is, so it stays for the next call. A pool that nobody knows any
-        // more will not be back: that is said once.
-        return Err(error.clone());
-    }
-    if let Some(domain) = &domain {
+        if pools.iter().any(|pool| waits_to_start(libvirt, pool)) {
+            // Only the domain tells where the rest is, so it stays until that is gone: the next call finds it.
+            delete_all(libvirt, vm_cid, &pools, wipe_blocks)?;
+        }
         domain.undefine()?;
     }
     let host_entries = network::unreserve(libvirt, vm_cid)?;
-    Ok(volumes? > 0 || domain.is_some() || host_entries > 0)
+    let volumes = delete_all(libvirt, vm_cid, &pools, wipe_blocks)?;
+    Ok(domain.is_some() || volumes > 0 || host_entries > 0)
+}
+
+/// Whether there is a pool of this name that cannot be started now.
+fn waits_to_start(libvirt: &Connection, pool: &str) -> bool {
+    libvirt.pool(pool).is_err() && !matches!(libvirt.find_pool(pool), Ok(None))
 }
