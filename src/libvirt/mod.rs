@@ -16,6 +16,7 @@ mod pool;
 mod private_files;
 mod rbd;
 mod refusal;
+mod reply_wait;
 mod upload;
 mod uri;
 mod volume;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use virt::connect::{Connect, ConnectAuth, ConnectCredential, ConnectCredentialType};
 use virt::error::Error as LibvirtError;
 
-use super::event_loop;
+use super::{event_loop, reply_wait};
 use crate::config::{Libvirt, Secret};
 use crate::interrupt;
 use crate::rpc::Error;
@@ -33,6 +33,7 @@ static CREDENTIALS: Mutex<Option<(String, Secret)>> = Mutex::new(None);
 /// that stops answering later ends whatever call is made within `keepalive_timeout`.
 pub(super) fn open(config: &Libvirt, uri: &str) -> Result<Connect, NotOpen> {
     event_loop::start();
+    reply_wait::prepare(uri);
     let uri = uri.to_owned();
     *CREDENTIALS.lock().unwrap_or_else(PoisonError::into_inner) =
         Some((config.username.clone(), config.password.clone()));

@@ -45,6 +45,7 @@ mod hosts_contexts;
 mod hosts_crowd;
 mod hosts_daemon;
 mod hosts_lost;
+mod hosts_ssh;
 mod hosts_transports;
 mod hot_plug;
 mod hot_plug_hurt;
