@@ -9,6 +9,7 @@ use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool};
 use crate::record_volume::{self, name_for, of_record};
 use crate::rpc::Result;
+use crate::undo::Undo;
 use crate::xml::volume::VolumeFormat;
 
 /// The content of a disk's record volume.
@@ -64,6 +65,27 @@ impl Record {
         let record = Some(self).filter(|record| **record != Self::default());
         let what = format!("the metadata of disk {disk_cid}");
         record_volume::write(libvirt, pool, &name, record, &what)
+    }
+
+    /// As `write`, for a disk that stays whatever happens: where there was no record, there is none after an error, also
+    /// when the connection is lost.
+    pub fn write_or_leave_none<'a>(
+        &self,
+        libvirt: &Connection,
+        pool: &Pool,
+        disk_cid: &Cid,
+        libvirt_for_undo: &dyn Fn() -> Result<&'a Connection>,
+    ) -> Result<()> {
+        let name = name_for(disk_cid.as_str());
+        let mut undo = Undo::new();
+        if pool.volume(&name)?.is_none() {
+            undo.push(format!("volume {name}"), || {
+                record_volume::delete(&libvirt_for_undo()?.pool(&pool.name)?, &name)
+            });
+        }
+        self.write(libvirt, pool, disk_cid)?;
+        undo.disarm();
+        Ok(())
     }
 
     /// Forgets the record; none is fine.

@@ -22,7 +22,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         ..record.clone()
     };
     if changed != record {
-        changed.write(libvirt, &pool, &disk_cid)?;
+        changed.write_or_leave_none(libvirt, &pool, &disk_cid, &|| cpi.libvirt_for_undo())?;
     }
     for vm in disk::users(libvirt, &volume.name)? {
         let shown = to_element("disk", &changed.metadata);

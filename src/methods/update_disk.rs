@@ -79,7 +79,7 @@ fn update(
     if *pool_name == volume.pool && state.format == Some(properties.format) {
         disk::resize(libvirt, disk_cid, volume, &old_record, size)?;
         if record != old_record {
-            record.write(libvirt, &records, disk_cid)?;
+            record.write_or_leave_none(libvirt, &records, disk_cid, &|| cpi.libvirt_for_undo())?;
         }
         return Ok(None);
     }
