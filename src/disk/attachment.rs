@@ -255,6 +255,14 @@ mod tests {
     }
 
     #[test]
+    fn all_volumes_of_a_domain_are_found_and_an_empty_drive_has_none() {
+        let xml = "<domain><devices><disk><source file='/p/overlay'/><backingStore><source file='/p/base'/>\
+                   </backingStore></disk><disk device='cdrom'><source startupPolicy='optional'/></disk>\
+                   <disk device='cdrom'/></devices></domain>";
+        assert_eq!(volumes_of(&Element::parse(xml).unwrap()), ["overlay", "base"]);
+    }
+
+    #[test]
     fn free_positions_count_both_descriptions() {
         let xml = |devices: &[&str]| {
             let disks: String = devices
@@ -287,6 +295,8 @@ mod tests {
         };
         assert_eq!(path(Some(seeds()), ours()).as_deref(), Some("/dev/vdd"));
         assert_eq!(path(None, seeds()).as_deref(), Some("/dev/vdd"));
+        // By place only on the bus that the seed's CPI uses.
+        assert_eq!(path(None, xml("<target dev='sdd' bus='scsi'/>")), None);
         assert_eq!(path(Some(ours()), seeds()), None);
         // It gets one in the running VM, where it is not yet.
         assert_eq!(path(Some(without()), seeds()), None);
