@@ -37,8 +37,8 @@ impl Bare {
         let gather = Command::new(root().join("scripts/release"))
             .args(["--binary", env!("CARGO_BIN_EXE_cpi"), "--into"])
             .arg(compile.join("cpi_bundle"))
-            // It runs the executable after having changed it: one that counts would count in the wrong places.
-            .env("LLVM_PROFILE_FILE", "/dev/null")
+            // It runs the executable after having changed it.
+            .envs(count_nowhere())
             .output()
             .unwrap();
         assert!(gather.status.success(), "{gather:?}");
@@ -118,6 +118,11 @@ impl Bare {
     }
 }
 
+/// An executable that was changed, and counts what it runs (`make coverage`), would count in the wrong places.
+fn count_nowhere() -> [(&'static str, &'static str); 1] {
+    [("LLVM_PROFILE_FILE", "/dev/null")]
+}
+
 fn bare_root() -> PathBuf {
     let root = cache().join("bare-root");
     assert!(
@@ -164,7 +169,10 @@ fn every_method_without_the_libraries_left_out() {
     let sandbox = Sandbox::new();
     let call = |method: &str, arguments: Value| {
         let mut command = Command::new(package.join("bin/cpi"));
-        command.arg("--config").arg(sandbox.config_path());
+        command
+            .arg("--config")
+            .arg(sandbox.config_path())
+            .envs(count_nowhere());
         let request = json!({"method": method, "arguments": arguments, "api_version": 3});
         let answer = response(&mut command, &request);
         assert_eq!(answer["error"], Value::Null, "{method}: {answer}");
