@@ -28,8 +28,6 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         volume.delete()?;
     }
     Record::delete(&stemcell.pool, &stemcell_cid)?;
-    if let Some(name) = stemcell_cid.stemcell_volume() {
-        partial::end(&stemcell.pool, &name)?;
-    }
+    partial::end(&stemcell.pool, &stemcell::volume_name(&stemcell_cid))?;
     Ok(Value::Null)
 }

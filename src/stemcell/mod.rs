@@ -28,7 +28,7 @@ pub use light::{check_volume, named_volume};
 pub use pipeline::Pipeline;
 pub use properties::StemcellProperties;
 pub use qcow2::{Qcow2Header, parse_header};
-pub use record::{Record, VolumeName};
+pub use record::{Record, VolumeName, volume_name};
 
 const MIB: u64 = 1024 * 1024;
 /// The largest virtual disk believed, in bytes: 1 PiB.

@@ -71,7 +71,8 @@ fn seeds_record_name(stemcell_cid: &Cid) -> String {
     format!("{}.json", volume_name(stemcell_cid))
 }
 
-fn volume_name(stemcell_cid: &Cid) -> String {
+/// The name of a stemcell's volume.
+pub fn volume_name(stemcell_cid: &Cid) -> String {
     stemcell_cid
         .stemcell_volume()
         .unwrap_or_else(|| stemcell_cid.as_str().to_owned())

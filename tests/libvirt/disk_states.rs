@@ -17,6 +17,10 @@ fn a_disk_of_a_stopped_vm_can_be_copied() {
     sandbox.call("attach_disk", json!([vm, disk])).result();
     let snapshot = sandbox.call("snapshot_disk", json!([disk, {}])).text();
     sandbox.call("delete_snapshot", json!([snapshot])).result();
+    // No QEMU has to be told of its size.
+    sandbox.call("resize_disk", json!([disk, 9])).result();
+    let file = sandbox.directory().join("pool").join(&disk);
+    assert_eq!(fs::metadata(file).unwrap().len(), 9 << 20);
     // A record that nobody can read says nothing, not even that the disk is a qcow2.
     let qcow2 = sandbox
         .call("create_disk", json!([8, {"format": "qcow2"}]))
@@ -56,6 +60,31 @@ fn a_disk_of_a_stopped_vm_can_be_copied() {
     }
     assert!(!virsh(&["dumpxml", &vm]).contains(&qcow2));
     sandbox.call("delete_disk", json!([qcow2])).result();
+}
+
+/// Libvirt takes it for a VMDK, and would copy what it thinks is in that.
+#[test]
+fn a_disk_that_its_guest_has_made_an_unknown_image_of_is_not_copied() {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.call("create_disk", json!([8, {}])).text();
+    let file = sandbox.directory().join("pool").join(&disk);
+    let mut content = fs::read(&file).unwrap();
+    content[..8].copy_from_slice(b"KDMV\x01\0\0\0");
+    content[12..20].copy_from_slice(&(16_u64 << 10).to_le_bytes());
+    fs::write(&file, &content).unwrap();
+    sandbox.refresh_pool();
+    let before = sandbox.volumes();
+    for (method, arguments) in [
+        ("snapshot_disk", json!([disk, {}])),
+        ("resize_disk", json!([disk, 16])),
+        ("update_disk", json!([disk, 16, {}])),
+    ] {
+        let message = sandbox.call(method, arguments).error("CloudError", false);
+        assert!(message.contains("that is neither raw nor qcow2"), "{message}");
+    }
+    assert_eq!(sandbox.volumes(), before);
+    assert_eq!(fs::read(&file).unwrap(), content);
+    sandbox.call("delete_disk", json!([disk])).result();
 }
 
 /// QEMU meets the full file system; the guest goes on with its disk.

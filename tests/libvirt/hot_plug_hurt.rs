@@ -183,6 +183,32 @@ fn undoing_is_done_where_the_definition_no_longer_has_the_disk() {
     assert_eq!(bench.attached(), [false, false]);
 }
 
+/// As a call that was killed in between leaves it.
+#[test]
+fn a_disk_that_only_the_definition_has_is_given_to_the_running_vm() {
+    let bench = Bench::stubborn();
+    let file = bench.sandbox.directory().join("pool").join(&bench.disk);
+    let file = file.to_str().unwrap();
+    virsh(&[
+        "attach-disk",
+        &bench.vm,
+        file,
+        "vdx",
+        "--targetbus",
+        "virtio",
+        "--config",
+    ]);
+    assert!(!virsh(&["dumpxml", &bench.vm]).contains(&bench.disk));
+    bench.call("attach_disk").result();
+    assert!(virsh(&["dumpxml", &bench.vm]).contains(&bench.disk));
+    assert_eq!(
+        virsh(&["dumpxml", &bench.vm, "--inactive"])
+            .matches(&bench.disk)
+            .count(),
+        1
+    );
+}
+
 /// What `vda` or the like the disk is in the VM's definition.
 fn target_of(vm: &str, disk: &str) -> String {
     virsh(&["domblklist", vm, "--inactive"])

@@ -417,3 +417,25 @@ fn a_call_whose_signals_cannot_be_watched_says_so_and_answers_and_signals_still_
         ends_by(call, 15, &log);
     }
 }
+
+/// Nobody waits for its answer.
+#[test]
+fn an_operators_command_ends_by_the_first_signal_and_leaves_no_keys() {
+    let host = SilentHost::new(by_ssh());
+    let (call, log) = start(&[env!("CARGO_BIN_EXE_cpi"), "list"], &host.config(), &Value::Null);
+    let connection = host.accept();
+    let keys = || {
+        fs::read_dir(host.directory.path())
+            .unwrap()
+            .filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name();
+                name.to_str().unwrap().starts_with("libvirt-bosh-cpi-")
+            })
+            .count()
+    };
+    assert_eq!(keys(), 1);
+    tell(&call, "TERM");
+    ends_by(call, 15, &log);
+    assert_eq!(keys(), 0);
+    drop(connection);
+}

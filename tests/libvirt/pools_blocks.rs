@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::lvm_host::{LvmHost, POOL};
+use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{merge, run, wait_for};
 use crate::tiny_guest;
 
@@ -51,6 +52,31 @@ fn disks_and_their_snapshots_live_in_raw_blocks() {
     assert_ne!(lvm.freed(&copy)[..10 * MIB], vec![0; 10 * MIB]);
     lvm.call("delete_disk", json!([disk])).result();
     assert_eq!(lvm.freed(&disk), vec![0; 12 * MIB]);
+    assert_eq!(lvm.volumes(), [""; 0]);
+}
+
+/// `virStorageVolWipe` in libvirt's remote protocol, and what it answers of a volume that is gone.
+const WIPE_VOLUME: u32 = 165;
+const NO_STORAGE_VOLUME: u32 = 50;
+
+#[test]
+fn a_disk_that_cannot_be_wiped_stays_and_one_that_is_gone_is_not_wiped() {
+    let lvm = LvmHost::new();
+    let disk = create_disk(&lvm, 10);
+    let proxy = RpcProxy::to(&lvm.host.socket(), &lvm.host.directory().join("proxy-sock"));
+    let delete = |fault| {
+        proxy.plan(Some((At::Procedure(WIPE_VOLUME, 1), fault)));
+        let through = json!({"type": "socket", "socket": proxy.socket});
+        let answer = lvm
+            .host
+            .call_with(&through, &json!({}), "delete_disk", json!([disk]));
+        assert!(proxy.seen().1, "{}", answer.stderr);
+        answer
+    };
+    let message = delete(Fault::Refused).error("CloudError", false);
+    assert!(message.contains("wiping volume"), "{message}");
+    assert_eq!(lvm.volumes(), [disk.as_str()]);
+    delete(Fault::RefusedAs(NO_STORAGE_VOLUME, "Storage volume not found")).result();
     assert_eq!(lvm.volumes(), [""; 0]);
 }
 

@@ -6,7 +6,39 @@ use serde_json::{Value, json};
 
 use crate::guest::shell;
 use crate::interrupts::interrupted;
+use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Sandbox, run, virsh, wait_for};
+
+/// `virDomainGetJobStats` in libvirt's remote protocol.
+const GET_JOB_STATS: u32 = 298;
+
+#[test]
+fn a_copy_that_somebody_else_ends_is_no_snapshot() {
+    let mut sandbox = Sandbox::new();
+    let vm = sandbox.vm_without_system(10);
+    let disk = sandbox.call("create_disk", json!([512, {}])).text();
+    let of = sandbox.directory().join("pool").join(&disk);
+    let of = format!("of={}", of.display());
+    run(
+        "dd",
+        &["if=/dev/urandom", &of, "bs=1M", "count=512", "conv=notrunc"],
+    )
+    .unwrap();
+    sandbox.call("attach_disk", json!([vm, disk])).result();
+    let proxy = RpcProxy::of(&mut sandbox);
+    let before = sandbox.volumes();
+    let copied = vm.clone();
+    proxy.plan_event(At::Procedure(GET_JOB_STATS, 1), Fault::Before, move || {
+        virsh(&["domjobabort", &copied]);
+    });
+    let answer = sandbox.call("snapshot_disk", json!([disk, {}]));
+    assert!(proxy.seen().1, "{}", answer.stderr);
+    proxy.plan(None);
+    let message = answer.error("CloudError", true);
+    assert!(message.contains("copying a disk of VM"), "{message}");
+    assert_eq!(sandbox.volumes(), before);
+    assert_eq!(virsh(&["domstate", &vm]).trim(), "running");
+}
 
 #[test]
 fn a_snapshot_of_a_disk_in_use_is_one_moment_and_can_be_attached_again() {

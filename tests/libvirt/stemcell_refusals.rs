@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use serde_json::{Value, json};
 
+use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Sandbox, run};
 use crate::workshop::Workshop;
 
@@ -247,4 +248,31 @@ fn names_that_lead_elsewhere() {
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
         assert!(!sandbox.directory().join("escaped.img").exists());
     }
+}
+
+/// `virStorageVolGetXMLDesc` in libvirt's remote protocol: create_stemcell looks at what it has uploaded.
+const READ_VOLUME: u32 = 99;
+
+#[test]
+fn an_upload_that_libvirt_finds_another_disk_in_is_no_stemcell() {
+    let mut sandbox = Sandbox::new();
+    let image = sandbox.image_without_system();
+    let proxy = RpcProxy::of(&mut sandbox);
+    let pool = sandbox.directory().join("pool");
+    proxy.plan_event(At::Procedure(READ_VOLUME, 1), Fault::Before, move || {
+        let files = fs::read_dir(pool).unwrap();
+        let mut paths = files.map(|entry| entry.unwrap().path());
+        let is_stemcell = |path: &std::path::PathBuf| path.extension().is_none();
+        let path = paths.find(is_stemcell).unwrap();
+        run("truncate", &["-s", "+1M", path.to_str().unwrap()]).unwrap();
+    });
+    let answer = sandbox.call("create_stemcell", json!([image, {}]));
+    assert!(proxy.seen().1, "{}", answer.stderr);
+    proxy.plan(None);
+    let message = answer.error("CloudError", false);
+    assert!(
+        message.contains("has a disk of 2097152 bytes instead of 1048576"),
+        "{message}"
+    );
+    assert_eq!(sandbox.volumes(), [""; 0]);
 }
