@@ -82,7 +82,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     network::require(libvirt, &vm.nics)?;
     network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;
 
-    let _turn = throttle::wait(&config.throttle)?;
+    let _guard = throttle::acquire(&config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
     let pools = [files.name.clone(), pool.name.clone()];
     let mut undo = Undo::new();
