@@ -13,8 +13,8 @@ use crate::rpc_proxy::{At, Fault};
 use crate::sandbox::{Sandbox, call_cpi, run, try_virsh, virsh, wait_for};
 use crate::tiny_guest;
 
-/// `make test` takes every fifth message, `CPI_TEST_FAULTS=all` each.
-const STEP: usize = 5;
+/// `make test` takes every seventh message, `CPI_TEST_FAULTS=all` each.
+const STEP: usize = 7;
 
 /// `virStorageVolCreateXML` in libvirt's remote protocol.
 const CREATE_VOLUME: u32 = 93;
