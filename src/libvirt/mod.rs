@@ -7,6 +7,7 @@ mod domain;
 mod errors;
 mod event_loop;
 mod ffi;
+mod find_volume;
 mod guest_output;
 mod host_devices;
 mod inspect;

@@ -22,7 +22,8 @@ use crate::config::Config;
 use crate::libvirt::Connection;
 use crate::measures::{age, size, span};
 use crate::rpc::{Error, Result};
-use crate::{interrupt, logging, network, partial, vm};
+use crate::volume_name::VolumeName;
+use crate::{interrupt, logging, network, vm};
 use find::{find, half_vm_in_use};
 use uses::Uses;
 
@@ -147,7 +148,9 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
     let exists_now = |vm: &str| Error::cloud(format!("VM {vm} exists by now"));
     match &leftover.target {
         Target::VolumeOfVm { vm, .. } if exists(vm)? => Err(exists_now(vm)),
-        Target::HalfMade { of, .. } if !volumes::exists(libvirt, &format!("{of}{}", partial::SUFFIX))? => {
+        Target::HalfMade { of, .. }
+            if !volumes::exists(libvirt, &VolumeName::Incomplete(of.clone()).to_string())? =>
+        {
             Err(Error::cloud(format!("{of} is complete by now")))
         }
         Target::Record { of, .. } if volumes::exists(libvirt, of)? => {

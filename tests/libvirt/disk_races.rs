@@ -122,7 +122,7 @@ fn delete_and_attach(outer: &str) {
         deleted += usize::from(of_delete);
         attached += usize::from(of_attach);
         assert_eq!(bench.file_of(&disk).exists(), !of_delete, "{what}");
-        let has = virsh(&["dumpxml", &vm, "--inactive"]).contains(&format!("'{disk}'"));
+        let has = virsh(&["dumpxml", &vm, "--inactive"]).contains(&format!("/{disk}'"));
         assert_eq!(has, of_attach, "{what}");
         if has {
             sandbox.call("detach_disk", attach).result();

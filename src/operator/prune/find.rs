@@ -13,10 +13,11 @@ use crate::network;
 use crate::operator::host::{FoundDomain, FoundVolume, Host};
 use crate::operator::probe::Probe;
 use crate::operator::views;
-use crate::operator::volume_name::VolumeName;
 use crate::rpc::{Error, Result};
 use crate::stemcell;
-use crate::vm::{self, SETTINGS};
+use crate::vm;
+use crate::volume_name::SETTINGS;
+use crate::volume_name::VolumeName;
 
 /// Kinds of pools that no other host sees.
 const LOCAL: &[&str] = &["dir", "fs", "logical", "disk", "zfs"];
@@ -211,7 +212,7 @@ pub fn half_vm_in_use(host: &Host, uses: &Uses, domain: &FoundDomain) -> Option<
 fn half_made(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
     let mut leftovers = Vec::new();
     for mark in &host.volumes {
-        let VolumeName::Partial(of) = &mark.name else {
+        let VolumeName::Incomplete(of) = &mark.name else {
             continue;
         };
         let record = VolumeName::Record(of.clone());
@@ -275,7 +276,7 @@ fn records(libvirt: &Connection, host: &Host, judge: &Judge) -> Result<Vec<Lefto
 fn is_orphan(host: &Host, of: &str) -> bool {
     let is_there = host.volumes.iter().any(|other| other.volume.name == of)
         || host.unreadable.iter().any(|other| other.name.is_thing(of));
-    !is_there && !host.has(&VolumeName::Partial(of.to_owned())) && host.users(of).next().is_none()
+    !is_there && !host.has(&VolumeName::Incomplete(of.to_owned())) && host.users(of).next().is_none()
 }
 
 /// What says of disks that they are being deleted. A call that was killed left it; the disk, if it is still there, stays.
@@ -312,7 +313,7 @@ fn probes(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
     let probes = host
         .volumes
         .iter()
-        .filter(|found| found.name == VolumeName::Probe);
+        .filter(|found| matches!(found.name, VolumeName::Probe(_)));
     probes
         .map(|found| {
             let pool = found.volume.pool.clone();
