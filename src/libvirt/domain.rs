@@ -128,8 +128,14 @@ impl Domain {
         }
     }
 
-    /// Forgets the VM's definition with all that libvirt keeps for it; its volumes stay.
+    /// Forgets the VM's definition with all that libvirt keeps for it; its volumes stay. One that another call has started
+    /// since it was stopped would go on as a transient domain, so it is stopped again.
     pub fn undefine(&self) -> Result<()> {
+        self.undefine_only()?;
+        self.destroy()
+    }
+
+    fn undefine_only(&self) -> Result<()> {
         let all = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
             | sys::VIR_DOMAIN_UNDEFINE_NVRAM;

@@ -27,6 +27,7 @@ mod workshop;
 mod attach_race;
 mod bench;
 mod boots;
+mod call_races;
 mod cdrom;
 mod copies_that_hang;
 mod dhcp_entries;
