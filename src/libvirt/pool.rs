@@ -12,10 +12,10 @@ use virt::sys::{VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA, VIR_STORAGE_VOL_CREATE
 use super::busy::when_free;
 use super::connection::parse;
 use super::copying::watched;
-use super::errors::is;
+use super::errors::{cause, is};
 use super::{Connection, Volume, rbd};
 use crate::interrupt;
-use crate::rpc::{Error, ErrorType, Result};
+use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::xml::disk::DiskSource;
 use crate::xml::element::Element;
 use crate::xml::volume::{VolumeFormat, VolumeSpec, allocate_fully, for_raw_blocks, plain};
@@ -95,6 +95,11 @@ impl Pool {
             Err(e) if is(&e, ErrorNumber::NoStoragePool) => Ok(None),
             Ok(true) | Err(_) => Err(error),
         }
+    }
+
+    /// Whether the pool is known to be active.
+    fn is_active(&self) -> bool {
+        self.pool.is_active().unwrap_or(false)
     }
 
     pub(super) fn xml(&self) -> Result<&Element> {
@@ -232,7 +237,11 @@ impl Pool {
         self.require_room(pool, xml)?;
         log::debug!("pool {}: {text}", self.name);
         let started = Instant::now();
-        let volume = when_free(|| StorageVol::create_xml(&self.pool, &text, flags)).map_err(|e| {
+        let volume = when_free(
+            || self.is_active(),
+            || StorageVol::create_xml(&self.pool, &text, flags),
+        )
+        .map_err(|e| {
             self.explain(e.into(), pool, started.elapsed())
                 .during(format!("creating volume {name} in pool {}", self.name))
         })?;
@@ -246,14 +255,19 @@ impl Pool {
         require_creation(pool, &self.name)?;
         let text = fit(xml, pool).to_string();
         log::debug!("pool {}: {text}, a copy of {}", self.name, from.name);
-        let clone = |flags| when_free(|| StorageVol::create_xml_from(&self.pool, &text, &from.volume, flags));
+        let clone = |flags| {
+            when_free(
+                || self.is_active() && from.pool_is_active(),
+                || StorageVol::create_xml_from(&self.pool, &text, &from.volume, flags),
+            )
+        };
         let started = Instant::now();
         let copy = || match PoolKind::of(pool) {
             // Whether it can is only known by trying. Where nothing can be written at all, libvirt cannot forget the first
             // try either, and only the first error says why.
             PoolKind::Files => clone(VIR_STORAGE_VOL_CREATE_REFLINK).or_else(|first| {
                 clone(0).map_err(|second| {
-                    if second.message().contains("already in use") {
+                    if cause(&second) == Cause::InUse {
                         first
                     } else {
                         second

@@ -6,7 +6,6 @@ use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::stream::Stream;
 use virt::sys::VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM;
 
-use super::busy::when_free;
 use super::errors::is;
 use super::{Connection, Volume, ffi};
 use crate::interrupt;
@@ -83,7 +82,7 @@ impl Volume {
     ) -> std::result::Result<(Stream, bool), LibvirtError> {
         if with_holes {
             let stream = Stream::new(&connection.connect, 0)?;
-            match when_free(|| {
+            match self.when_free(|| {
                 self.volume
                     .upload(&stream, 0, 0, VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
             }) {
@@ -93,7 +92,7 @@ impl Volume {
             }
         }
         let stream = Stream::new(&connection.connect, 0)?;
-        when_free(|| self.volume.upload(&stream, 0, 0, 0))?;
+        self.when_free(|| self.volume.upload(&stream, 0, 0, 0))?;
         Ok((stream, false))
     }
 
