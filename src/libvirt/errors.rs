@@ -235,7 +235,7 @@ fn cause_of_internal(said: &Said<'_>) -> Cause {
     match said.domain {
         // Of libvirt's client, or of a daemon that is a client of another.
         Some(ErrorDomain::Rpc) => Cause::Lost,
-        Some(ErrorDomain::Storage) if said.has("asynchronous jobs") => Cause::Busy,
+        Some(ErrorDomain::Storage) if said.has("asynchronous jobs running") => Cause::Busy,
         Some(ErrorDomain::Storage | ErrorDomain::Network) if said.has("already in use") => Cause::InUse,
         // What new volumes and networks are refused for.
         Some(ErrorDomain::Storage | ErrorDomain::Network) if !said.is_english() => Cause::InUse,

@@ -193,7 +193,7 @@ fn what_the_operator_must_do_is_said_and_not_retried() {
     let definition = sandbox.directory().join(format!("net-dumpxml-{name}.xml"));
     let definition = definition.to_str().unwrap();
     virsh(&["net-define", definition]);
-    run("ip", &["link", "add", &sandbox.bridge(), "type", "dummy"]).unwrap();
+    run("ip", &["link", "add", &sandbox.bridge(), "type", "bridge"]).unwrap();
     fails_with("virsh net-start");
     run("ip", &["link", "del", &sandbox.bridge()]).unwrap();
 
@@ -211,7 +211,10 @@ fn a_saved_vm_boots_and_does_not_resume() {
     virsh(&["managedsave", &vm]);
     assert!(virsh(&["dominfo", &vm]).contains("Managed save:   yes"));
     // What was saved has a disk that is not there any more.
-    virsh(&["detach-disk", &vm, "vdd", "--config"]);
+    let disks = virsh(&["domblklist", "--inactive", &vm]);
+    let target = disks.lines().find(|line| line.contains(&disk)).unwrap();
+    let target = target.split_whitespace().next().unwrap();
+    virsh(&["detach-disk", &vm, target, "--config"]);
     run(
         "rm",
         &[sandbox.directory().join("pool").join(&disk).to_str().unwrap()],

@@ -15,6 +15,20 @@ use crate::sandbox::{Answer, call_cpi, run, wait_for};
 const DOMAIN_CREATE: u32 = 9;
 const VOLUME_CREATE: u32 = 93;
 
+/// A pool without room, and a qemu-img that waits while there is a file `hold`.
+const SET_UP: &str = r#"
+mkdir "$directory/full"
+mount -t tmpfs -o size=8m,mode=755 tmpfs "$directory/full"
+cp /usr/bin/qemu-img "$directory/qemu-img.real"
+cat >"$directory/qemu-img" <<END
+#!/bin/sh
+while [ -e "$directory/hold" ]; do : >"$directory/held"; sleep 0.1; done
+exec "$directory/qemu-img.real" "\$@"
+END
+chmod +x "$directory/qemu-img"
+mount --bind "$directory/qemu-img" /usr/bin/qemu-img
+"#;
+
 struct German {
     host: Host,
     proxy: RpcProxy,
@@ -34,10 +48,8 @@ impl German {
             Setup {
                 libvirtd: "listen_tls = 0\nauth_tcp = \"none\"\n".to_owned(),
                 commands: format!(
-                    "export LC_ALL=de_DE.UTF-8 LOCPATH={}\n\
-                     mkdir {1}/full\nmount -t tmpfs -o size=8m,mode=755 tmpfs {1}/full\n",
-                    locales.display(),
-                    directory.display()
+                    "export LC_ALL=de_DE.UTF-8 LOCPATH={}\n{SET_UP}",
+                    locales.display()
                 ),
             }
         });
@@ -50,12 +62,13 @@ impl German {
             full.to_str().unwrap(),
         ]);
         host.virsh(&["pool-start", "full"]);
-        let network = host.directory().join("network.xml");
+        let network = host.directory().join("active.xml");
+        fs::write(&network, host.virsh(&["net-dumpxml", "default"])).unwrap();
         host.virsh(&["net-define", network.to_str().unwrap()]);
         // What virsh says itself is English here.
-        let says = host.inside(&["virsh", "-q", "dominfo", "none"]).unwrap_err();
+        let says = host.inside(&["virsh", "-q", "net-start", "default"]).unwrap_err();
         assert!(
-            says.contains("Domain nicht gefunden"),
+            says.contains("Angeforderte Operation ist nicht gültig"),
             "the package libvirt-l10n is missing (run `make setup`): {says}"
         );
         let proxy = RpcProxy::to(&host.socket(), &host.directory().join("proxy-sock"));
@@ -114,38 +127,34 @@ fn decisions_are_the_same_in_another_language() {
         .error("NoDiskSpace", false);
     assert!(message.contains("kein Speicherplatz"), "{message}");
 
-    // Busy: somebody writes to the volume, until he has written all.
-    let disk = german.call("create_disk", json!([8, {}, null])).text();
-    let fifo = host.directory().join("fifo");
-    run("mkfifo", &[fifo.to_str().unwrap()]).unwrap();
+    // Busy: somebody copies the volume.
+    let disk = german
+        .call("create_disk", json!([8, {"format": "qcow2"}, null]))
+        .text();
+    let hold = host.directory().join("hold");
+    fs::write(&hold, "").unwrap();
     let enter = host.enter();
-    let mut upload = Command::new(&enter[0])
+    let mut copy = Command::new(&enter[0])
         .args(&enter[1..])
-        .args(["virsh", "-q", "vol-upload", "--pool", "default", &disk])
-        .arg(&fifo)
+        .args(["virsh", "-q", "vol-clone", "--pool", "default", &disk, "copy"])
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let mut writer = fs::File::options().write(true).open(&fifo).unwrap();
-    std::io::Write::write_all(&mut writer, &[1; 4096]).unwrap();
-    let busy = || {
-        host.inside(&["virsh", "-q", "vol-wipe", "--pool", "default", &disk])
-            .is_err_and(|says| says.contains("wird immer noch zugewiesen"))
-    };
-    wait_for("the volume to be in use", Duration::from_secs(20), busy);
+    let is_copied = || host.directory().join("held").exists();
+    wait_for("the copy to begin", Duration::from_secs(20), is_copied);
     let started = Instant::now();
     let deleted = std::thread::scope(|scope| {
         scope.spawn(|| {
             sleep(Duration::from_secs(2));
-            drop(writer);
-            upload.wait().unwrap();
+            fs::remove_file(&hold).unwrap();
+            copy.wait().unwrap();
         });
         german.call("delete_disk", json!([disk]))
     });
+    let log = &deleted.stderr;
     assert!(
-        deleted.stderr.contains("waiting for another job"),
-        "{}",
-        deleted.stderr
+        log.contains("waiting for another job: Angeforderte Operation ist nicht gültig"),
+        "{log}"
     );
     deleted.result();
     assert!(started.elapsed() >= Duration::from_secs(2));
@@ -187,7 +196,7 @@ fn decisions_are_the_same_in_another_language() {
     let message = german
         .call_while(DOMAIN_CREATE, &stop_network, "create_vm", arguments.clone())
         .error("VMCreationFailed", true);
-    assert!(message.contains("nicht aktiv"), "{message}");
+    assert!(message.contains("Angeforderte Operation"), "{message}");
     let vm = german.call("create_vm", arguments).result()[0].clone();
 
     // What reboot_vm starts.
