@@ -20,6 +20,9 @@ use crate::xml::disk::DiskSource;
 use crate::xml::element::Element;
 use crate::xml::volume::{VolumeFormat, VolumeSpec, allocate_fully, for_raw_blocks, plain};
 
+/// What uploads leave of a pool's room, bytes: file systems keep account of blocks in blocks.
+const KEPT_FREE: u64 = 1024 * 1024;
+
 /// What a pool's volumes are, as far as it makes a difference here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolKind {
@@ -284,6 +287,20 @@ impl Pool {
             ))
         })?;
         Ok(self.own(volume, name))
+    }
+
+    /// Bytes that may still be written to the pool, by what its storage says now: what libvirt remembers is as old as its
+    /// last look.
+    pub fn room(&self) -> Result<u64> {
+        // While something is copied into the pool, libvirt does not look. What it remembers must do then.
+        if let Err(e) = self.pool.refresh(0) {
+            log::debug!("pool {} is not read anew: {}", self.name, e.message());
+        }
+        let info = self
+            .pool
+            .info()
+            .map_err(|e| Error::from(e).during(format!("reading the free space of pool {}", self.name)))?;
+        Ok(info.available.saturating_sub(KEPT_FREE))
     }
 
     /// Bytes of the whole pool, whatever is used of them.

@@ -80,6 +80,7 @@ mod stemcells;
 mod templates;
 mod throttle;
 mod upgrade;
+mod upload_room;
 mod vm_ends;
 mod vm_life;
 mod vm_pools;
