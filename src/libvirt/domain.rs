@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use virt::domain::{Domain as VirtDomain, DomainStateEnum};
+use virt::domain::{Domain as VirtDomain, DomainStateEnum, DomainStateReasonEnum};
 use virt::enumutil::Enum;
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::sys;
@@ -70,11 +70,14 @@ impl Domain {
         }
     }
 
-    pub(super) fn state(&self) -> Result<DomainStateEnum> {
-        let state = self.domain.state().map(|(state, _)| state);
-        match state {
+    fn state(&self) -> Result<DomainStateEnum> {
+        self.state_and_reason().map(|(state, _)| state)
+    }
+
+    pub(super) fn state_and_reason(&self) -> Result<(DomainStateEnum, DomainStateReasonEnum)> {
+        match self.domain.state() {
             // The crate says nothing of an error of libvirt's, which leaves the state at -1.
-            Ok(Enum::Unknown(u32::MAX)) => Err(LibvirtError::last_error()),
+            Ok((Enum::Unknown(u32::MAX), _)) => Err(LibvirtError::last_error()),
             state => state,
         }
         .map_err(|e| self.failed("looking at", e))

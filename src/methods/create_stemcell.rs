@@ -36,7 +36,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let pool = libvirt.pool(pool_name)?;
     pool.require_files()?;
     let cid = Cid::new_stemcell();
-    let _turn = throttle::wait(&cpi.config.throttle)?;
+    let _guard = throttle::acquire(&cpi.config.throttle)?;
     let uploaded = match &record.volume {
         Some(volume) => {
             stemcell::check_volume(libvirt, volume, &properties)?;

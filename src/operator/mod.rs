@@ -14,8 +14,8 @@ mod render;
 mod screenshot;
 mod show;
 mod table;
-mod things;
 mod tree;
+mod views;
 mod volume_name;
 
 use std::io::{ErrorKind, Write};
