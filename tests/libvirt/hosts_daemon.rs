@@ -36,7 +36,13 @@ mount --bind "$directory/run" "$root/run"
 mkdir -p "$root/run/libvirt" "$root/run/lock" "$root/run/sshd"
 . "$directory/extra.sh"
 export directory
-exec ${root:+chroot "$root"} bash -c "$3" host
+if [ -n "$root" ]; then
+  # More than chroot: libvirt gives each QEMU a /dev by what it finds mounted.
+  cd "$root"
+  pivot_root . mnt
+  exec chroot . bash -c "umount -l /mnt; $3" host
+fi
+exec bash -c "$3" host
 "#;
 
 /// Goes on after that.
@@ -56,7 +62,6 @@ pub struct Host {
     pub address: String,
     directory: TempDir,
     process: Child,
-    root: Option<PathBuf>,
 }
 
 /// How a host differs from one that lets everybody in over TCP.
@@ -146,7 +151,6 @@ impl Host {
             address,
             directory,
             process,
-            root,
         };
         host.connect(
             subnet,
@@ -248,13 +252,9 @@ impl Host {
     /// What to put in front of a command that is to run within the host's namespaces.
     pub fn enter(&self) -> Vec<String> {
         let pid = self.first_process().expect("the host is down").to_string();
-        let mut enter = ["nsenter", "-t", &pid, "-m", "-n", "-p"]
+        ["nsenter", "-t", &pid, "-m", "-n", "-p"]
             .map(str::to_owned)
-            .to_vec();
-        if let Some(root) = &self.root {
-            enter.extend(["chroot".to_owned(), root.to_str().unwrap().to_owned()]);
-        }
-        enter
+            .to_vec()
     }
 
     /// Everything that a call could have changed.

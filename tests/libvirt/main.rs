@@ -84,6 +84,7 @@ mod templates;
 mod throttle;
 mod upgrade;
 mod upload_room;
+mod versions;
 mod vm_ends;
 mod vm_life;
 mod vm_pools;
