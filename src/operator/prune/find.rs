@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use super::{Leftover, Target, directories};
+use super::{Leftover, Target, directories, networks};
 use crate::cid::{Cid, names_disk};
 use crate::cli::Prune;
 use crate::libvirt::Connection;
@@ -34,6 +34,7 @@ pub fn find(libvirt: &Connection, wanted: &Prune) -> Result<Vec<Leftover>> {
     found.extend(deletions(&host, &judge));
     found.extend(probes(&host, &judge));
     found.extend(dhcp_entries(&host, &entries, &judge));
+    found.extend(networks::find(libvirt)?);
     found.extend(directories::find(wanted.older_than));
     let places = &wanted.places;
     found.retain(|leftover| places.is_empty() || places.contains(&leftover.place));
