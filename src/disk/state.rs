@@ -11,11 +11,7 @@ use crate::xml::volume::VolumeFormat;
 ///
 /// # Errors
 /// `CloudError` for a disk that was made raw and is a qcow2 by now, and for a qcow2 that is based on another file.
-pub fn format(volume: &Volume, record: &Record) -> Result<VolumeFormat> {
-    format_in(&volume.state()?, volume, record)
-}
-
-fn format_in(state: &VolumeState, volume: &Volume, record: &Record) -> Result<VolumeFormat> {
+pub fn format(volume: &Volume, state: &VolumeState, record: &Record) -> Result<VolumeFormat> {
     match (record.format, state.format) {
         (VolumeFormat::Raw, Some(VolumeFormat::Qcow2)) => Err(Error::cloud(format!(
             "volume {} in pool {} was made raw, but a qcow2 image is in it: its guest may have written that, to have the \
@@ -41,7 +37,7 @@ fn format_in(state: &VolumeState, volume: &Volume, record: &Record) -> Result<Vo
 /// As `format`, and for anything else in a raw disk that libvirt knows as a format.
 pub fn state(volume: &Volume, record: &Record) -> Result<VolumeState> {
     let state = volume.state()?;
-    let format = format_in(&state, volume, record)?;
+    let format = format(volume, &state, record)?;
     if state.format == Some(format) {
         return Ok(state);
     }

@@ -14,14 +14,18 @@ use virt::sys;
 use super::errors::is;
 use super::open::{NotOpen, open};
 use super::private_files::PrivateFiles;
-use super::{Domain, Network, Pool, PoolKind, Volume};
+use super::{Domain, Network, Pool, PoolKind, Volume, VolumeState};
 use super::{refusal, uri, warnings};
 use crate::config::{self, DomainType};
 use crate::interrupt;
 use crate::logging;
 use crate::rpc::{Error, ErrorType, Result};
+use crate::xml::disk::BackingFile;
 use crate::xml::element::Element;
 use crate::xml::masked;
+
+/// More layers than QEMU opens.
+const MAX_LAYERS: usize = 200;
 
 /// How long a libvirtd that refuses is left alone.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -168,6 +172,28 @@ impl Connection {
         self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
     }
 
+    /// The name of the pool, active or not, whose volumes are in this directory of the host.
+    pub fn pool_at(&self, directory: &str) -> Result<Option<String>> {
+        match self.connect.lookup_storage_pool_by_target_path(directory) {
+            Ok(pool) => return pool.name().map(Some).map_err(Error::from),
+            Err(e) if is(&e, ErrorNumber::NoStoragePool) => {}
+            Err(e) => {
+                return Err(Error::from(e).during(format!("looking up the storage pool at {directory}")));
+            }
+        }
+        // Libvirt looks for active ones only.
+        for pool in self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE)? {
+            let Some(xml) = pool.unless_stopped(pool.xml())? else {
+                continue;
+            };
+            let target = xml.descend(&["target", "path"]).map(Element::text);
+            if target.is_some_and(|target| target.trim_end_matches('/') == directory) {
+                return Ok(Some(pool.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     pub(super) fn pools(&self, which: u32) -> Result<Vec<Pool>> {
         let pools: Vec<StoragePool> = self
             .connect
@@ -180,6 +206,33 @@ impl Connection {
                 Ok(Pool::new(pool, &name))
             })
             .collect()
+    }
+
+    /// The layers below a volume from the top, as libvirt knows them. None where a layer is no volume of an active pool
+    /// or neither raw nor qcow2: then nobody can tell what comes below it.
+    pub fn backing_chain(&self, volume: &VolumeState) -> Result<Option<Vec<BackingFile>>> {
+        let mut chain: Vec<BackingFile> = Vec::new();
+        let mut top = volume.clone();
+        while let Some(path) = top.backing_path {
+            let Some(format) = top.backing_format.filter(|_| chain.len() < MAX_LAYERS) else {
+                return Ok(None);
+            };
+            let Some(layer) = self.volume_at(&path)? else {
+                return Ok(None);
+            };
+            top = layer.state()?;
+            chain.push(BackingFile { path, format });
+        }
+        Ok(Some(chain))
+    }
+
+    /// The volume of an active pool that has this path, if there is one.
+    fn volume_at(&self, path: &str) -> Result<Option<Volume>> {
+        match self.connect.lookup_storage_vol_by_path(path) {
+            Ok(volume) => Volume::found(volume).map(Some),
+            Err(e) if is(&e, ErrorNumber::NoStorageVolume) => Ok(None),
+            Err(e) => Err(Error::from(e).during(format!("looking up the volume at {path}"))),
+        }
     }
 
     /// Names of all volumes, in any active pool, whose backing file has this path.

@@ -154,15 +154,13 @@ impl Pool {
         ))
     }
 
-    /// How a domain names a volume of this pool.
+    /// How a domain names a volume of this pool, apart from its path.
     pub fn disk_source(&self, volume: &str) -> Result<DiskSource> {
         let xml = self.xml()?;
         Ok(match PoolKind::of(xml) {
+            PoolKind::Files => DiskSource::File,
+            PoolKind::Blocks | PoolKind::Other => DiskSource::Block,
             PoolKind::Rbd => DiskSource::Network(rbd::source(xml, volume)),
-            PoolKind::Files | PoolKind::Blocks | PoolKind::Other => DiskSource::Volume {
-                pool: self.name.clone(),
-                volume: volume.to_owned(),
-            },
         })
     }
 

@@ -38,8 +38,13 @@ pub struct VolumeState {
     pub capacity: u64,
     /// Bytes taken from the pool.
     pub allocation: u64,
+    /// File or device on the host.
+    pub path: String,
     /// Path of the volume this one is an overlay on.
     pub backing_path: Option<String>,
+    /// The format of that volume, as this one's header says. None where it says none, or one that is neither raw nor
+    /// qcow2.
+    pub backing_format: Option<VolumeFormat>,
     /// When it was last written to, by the clock of who keeps the file. None where the storage does not say, as all
     /// but files: what libvirt says of a block device is the age of its node, and each QEMU has a node of its own.
     pub modified: Option<SystemTime>,
@@ -64,7 +69,14 @@ impl VolumeState {
             },
             capacity: bytes("capacity")?,
             allocation: bytes("allocation")?,
+            path: xml
+                .descend(&["target", "path"])
+                .map(Element::text)
+                .unwrap_or_default(),
             backing_path: xml.descend(&["backingStore", "path"]).map(|path| path.text()),
+            backing_format: xml
+                .descend(&["backingStore", "format"])
+                .and_then(|format| VolumeFormat::from_name(format.attribute("type")?)),
             modified: xml
                 .descend(&["target", "timestamps", "mtime"])
                 .filter(|_| xml.attribute("type") != Some("block"))
@@ -74,6 +86,16 @@ impl VolumeState {
 }
 
 impl Volume {
+    /// A volume that was looked up without its pool.
+    pub(super) fn found(volume: StorageVol) -> Result<Self> {
+        let looked_up = || {
+            let pool = volume.lookup_storage_pool()?.name()?;
+            Ok::<_, LibvirtError>((volume.name()?, pool))
+        };
+        let (name, pool) = looked_up().map_err(|e| Error::from(e).during("looking up a volume's pool"))?;
+        Ok(Self { volume, name, pool })
+    }
+
     /// The file or device on the host.
     pub fn path(&self) -> Result<String> {
         self.volume
@@ -215,13 +237,17 @@ mod tests {
     fn what_libvirt_says_of_a_volume() {
         let read = |xml: &str| VolumeState::read("v", &Element::parse(xml).unwrap());
         let sizes = "<capacity unit='bytes'>8</capacity><allocation unit='bytes'>4</allocation>";
-        let target = "<target><format type='qcow2'/><timestamps><mtime>5.0</mtime></timestamps></target>";
-        let overlay = format!("<backingStore><path>/base</path></backingStore>{target}");
+        let target = "<target><path>/v</path><format type='qcow2'/>\
+                      <timestamps><mtime>5.0</mtime></timestamps></target>";
+        let backing = "<backingStore><path>/base</path><format type='raw'/></backingStore>";
+        let overlay = format!("{backing}{target}");
         let state = VolumeState {
             format: Some(VolumeFormat::Qcow2),
             capacity: 8,
             allocation: 4,
+            path: "/v".to_owned(),
             backing_path: Some("/base".to_owned()),
+            backing_format: Some(VolumeFormat::Raw),
             modified: Some(UNIX_EPOCH + Duration::from_secs(5)),
         };
         let file = read(&format!("<volume type='file'>{sizes}{overlay}</volume>"));

@@ -124,10 +124,13 @@ fn device(
     bus: DiskBus,
 ) -> Result<Element> {
     let settings = &cpi.config.settings;
+    let state = volume.state()?;
     let spec = DiskSpec {
         source: libvirt.pool(&volume.pool)?.disk_source(&volume.name)?,
-        path: &volume.path()?,
-        format: disk::format(volume, record)?,
+        path: &state.path,
+        // A guest that writes a backing file into the header gets none.
+        backing: Some(&[]),
+        format: disk::format(volume, &state, record)?,
         bus,
         // A VM that has the disk in one of its descriptions gets it under the same name in the other.
         position: attachments.position_of(&volume.name, bus),

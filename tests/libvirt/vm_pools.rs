@@ -88,7 +88,8 @@ fn a_vm_whose_pool_does_not_start_is_deleted_when_it_does() {
     virsh(&["pool-undefine", &pool.name]);
     let message = sandbox.call("delete_vm", json!([vm])).error("CloudError", false);
     assert!(
-        message.contains(&format!("storage pool {} does not exist", pool.name)),
+        message.contains("no storage pool has the directory")
+            && message.contains(pool.directory.to_str().unwrap()),
         "{message}"
     );
     sandbox.call("delete_vm", json!([vm])).error("VMNotFound", false);

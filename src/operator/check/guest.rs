@@ -185,6 +185,7 @@ fn disk(libvirt: &Connection, probe: Option<&Probe>) -> Result<Option<Element>> 
     let spec = DiskSpec {
         source: pool.disk_source(&probe.volume.name)?,
         path: &probe.volume.path()?,
+        backing: Some(&[]),
         format: crate::xml::volume::VolumeFormat::Raw,
         bus: crate::config::DiskBus::Virtio,
         position: 0,
