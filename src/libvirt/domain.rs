@@ -11,6 +11,7 @@ use virt::sys;
 use super::Connection;
 use super::busy::when_no_other_job;
 use super::connection::parse;
+use super::dnsmasq_directory;
 use super::errors::{cause_in_text, is};
 use super::ffi::{self, RemovedDevices};
 use crate::interrupt;
@@ -102,13 +103,26 @@ impl Domain {
         }
     }
 
-    /// Boots the VM.
+    /// Boots the VM; on a fresh host only after libvirt has created its directory for dnsmasq.
     pub fn start(&self) -> Result<()> {
         interrupt::check()?;
-        self.domain
-            .create()
-            .map_err(|e| self.failed("starting", e))
-            .map(drop)
+        let Err(error) = self.domain.create() else {
+            return Ok(());
+        };
+        if dnsmasq_directory::missing(&error).is_none() {
+            return Err(self.failed("starting", error));
+        }
+        dnsmasq_directory::create(&self.domain.connect().map_err(|e| self.failed("starting", e))?);
+        interrupt::check()?;
+        let Err(error) = self.domain.create() else {
+            return Ok(());
+        };
+        let advice = dnsmasq_directory::missing(&error).map(|directory| {
+            format!("; if {directory} does not exist on the host, create it there: `mkdir -p {directory}`")
+        });
+        let mut error = self.failed("starting", error);
+        error.message.push_str(&advice.unwrap_or_default());
+        Err(error)
     }
 
     /// Makes libvirt start the VM together with itself.

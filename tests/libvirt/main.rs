@@ -36,6 +36,7 @@ mod disk_life;
 mod disk_races;
 mod disk_sizes;
 mod disk_states;
+mod first_networks;
 mod guest_states;
 mod harm_libvirtd;
 mod harm_networks;
