@@ -36,7 +36,7 @@ test: setup ## Run all tests, those on this machine's libvirt too
 	@cargo $(test_as_root) test --locked
 
 test-host: setup ## Boot a Debian 12 and a Debian 13, install them as docs/INSTALL.md says, and run the CPI against them
-	@scripts/setup host
+	@scripts/setup test-host
 	@cargo $(test_as_root) test --locked --test host -- --nocapture --test-threads 1
 
 reliability: setup ## Hurt the CPI at every call to libvirt, boot all formats all ways, load it, soak it: an hour and more
