@@ -71,7 +71,11 @@ pub fn get(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<Volume> {
     if let Some(volume) = find(libvirt, config, cid)? {
         return Ok(volume);
     }
-    let inactive = libvirt.inactive_pools()?;
+    let inactive: Vec<String> = libvirt
+        .inactive_pools()?
+        .into_iter()
+        .map(|pool| pool.name)
+        .collect();
     let hint = if inactive.is_empty() {
         String::new()
     } else {
