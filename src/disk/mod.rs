@@ -7,6 +7,7 @@ mod layers;
 mod properties;
 mod record;
 mod state;
+pub mod unread_pools;
 pub mod users;
 mod volume;
 
