@@ -130,50 +130,6 @@ fn fill(file: &Path) {
 }
 
 #[test]
-fn create_vm_and_delete_stemcell() {
-    let bench = Bench::new();
-    let sandbox = &bench.sandbox;
-    let image = sandbox.image_without_system();
-    let before = (sandbox.volumes(), sandbox.domains());
-    let mut current = String::new();
-    let current = std::cell::RefCell::new(&mut current);
-    let (mut created, mut deleted) = (0, 0);
-    meet(
-        &bench,
-        || {
-            let stemcell = directly(&bench, &("create_stemcell", json!([image, {}])))["result"].clone();
-            let create = new_vm_arguments(&bench, stemcell.as_str().unwrap(), 30);
-            **current.borrow_mut() = stemcell.as_str().unwrap().to_owned();
-            (("create_vm", create), ("delete_stemcell", json!([stemcell])))
-        },
-        |answers| {
-            let what = &answers.what;
-            let (is_created, is_deleted) = answers.outcomes();
-            let stemcell = current.borrow().clone();
-            let file = bench.file_of(&stemcell);
-            assert!(!(is_created && is_deleted), "{what}");
-            assert_eq!(file.exists(), !is_deleted, "{what}");
-            (created, deleted) = (
-                created + usize::from(is_created),
-                deleted + usize::from(is_deleted),
-            );
-            if is_created {
-                let vm = answers.one["result"][0].as_str().unwrap();
-                let boot = bench.file_of(&format!("{vm}-boot"));
-                let chain = ["info", "-U", "--backing-chain", boot.to_str().unwrap()];
-                run("qemu-img", &chain).unwrap_or_else(|e| panic!("{what}: {e}"));
-                sandbox.call("delete_vm", json!([vm])).result();
-            }
-            if !is_deleted {
-                sandbox.call("delete_stemcell", json!([stemcell])).result();
-            }
-            assert_eq!((sandbox.volumes(), sandbox.domains()), before, "{what}");
-        },
-    );
-    assert!(created > 0 && deleted > 0, "{created} created, {deleted} deleted");
-}
-
-#[test]
 fn create_vm_and_create_vm_wait_for_the_throttle() {
     let mut bench = Bench::new();
     let path = bench.sandbox.directory().join("lock");
@@ -519,57 +475,6 @@ fn reboot_vm_and_delete_vm() {
 fn set_vm_metadata_and_delete_vm() {
     delete_vm_and("set_vm_metadata", |vm, _| json!([vm, {"job": "db", "index": 0}]));
 }
-#[test]
-fn attach_disk_and_detach_disk() {
-    let bench = Bench::new();
-    let sandbox = &bench.sandbox;
-    for vm in [bench.stopped_vm(), running_vm(&bench)] {
-        let running = virsh(&["domstate", &vm]).trim() == "running";
-        let disk = bench.disk();
-        meet(
-            &bench,
-            || {
-                (
-                    ("attach_disk", json!([vm, disk])),
-                    ("detach_disk", json!([vm, disk])),
-                )
-            },
-            |answers| {
-                let what = &answers.what;
-                answers.outcomes();
-                // Whatever the order, the running VM and its next start agree.
-                let (live, persistent) = has(&vm, &disk);
-                assert_eq!(live, persistent && running, "{what}");
-                if persistent {
-                    sandbox.call("detach_disk", json!([vm, disk])).result();
-                }
-            },
-        );
-        sandbox.call("delete_disk", json!([disk])).result();
-    }
-}
-
-#[test]
-fn set_disk_metadata_and_delete_disk() {
-    let bench = Bench::new();
-    let current = std::cell::RefCell::new(String::new());
-    meet(
-        &bench,
-        || {
-            let disk = bench.disk();
-            *current.borrow_mut() = disk.clone();
-            (
-                ("set_disk_metadata", json!([disk, {"job": "db"}])),
-                ("delete_disk", json!([disk])),
-            )
-        },
-        |answers| {
-            let (_, is_deleted) = answers.outcomes();
-            assert!(is_deleted, "{}", answers.what);
-            require_nothing_of(&bench.sandbox, &current.borrow(), &answers.what);
-        },
-    );
-}
 
 /// Blocks do not tell when they were written.
 #[test]
@@ -668,4 +573,46 @@ fn update_disk_out_of_blocks_and_what_a_vm_writes_meanwhile() {
         number += step;
     }
     assert!(updated > 0 && written > 0, "{updated} updated, {written} written");
+}
+
+/// Never is there a VM whose backing file is gone, nor a stemcell that was said to be deleted.
+#[test]
+fn create_vm_and_delete_stemcell() {
+    let bench = Bench::new();
+    let sandbox = &bench.sandbox;
+    let image = sandbox.image_without_system();
+    let current = std::cell::RefCell::new(String::new());
+    let (mut created, mut deleted) = (0, 0);
+    meet(
+        &bench,
+        || {
+            let upload = ("create_stemcell", json!([image, {}]));
+            let stemcell = directly(&bench, &upload)["result"].as_str().unwrap().to_owned();
+            *current.borrow_mut() = stemcell.clone();
+            let create = new_vm_arguments(&bench, &stemcell, 30);
+            (("create_vm", create), ("delete_stemcell", json!([stemcell])))
+        },
+        |answers| {
+            let (what, stemcell) = (&answers.what, current.borrow().clone());
+            let (is_created, is_deleted) = answers.outcomes();
+            (created, deleted) = (
+                created + usize::from(is_created),
+                deleted + usize::from(is_deleted),
+            );
+            assert!(!(is_created && is_deleted), "{what}");
+            assert_eq!(bench.file_of(&stemcell).exists(), !is_deleted, "{what}");
+            if is_created {
+                let vm = answers.one["result"][0].as_str().unwrap();
+                assert_eq!(virsh(&["domstate", vm]).trim(), "running", "{what}");
+                let boot = bench.file_of(&format!("{vm}-boot")).display().to_string();
+                run("qemu-img", &["info", "-U", "--backing-chain", &boot])
+                    .unwrap_or_else(|e| panic!("{what}: {e}"));
+                sandbox.call("delete_vm", json!([vm])).result();
+            }
+            sandbox.call("delete_stemcell", json!([stemcell])).result();
+            require_nothing_of(sandbox, &stemcell, what);
+            require_nothing_of(sandbox, "vm-", what);
+        },
+    );
+    assert!(created > 0 && deleted > 0, "{created} created, {deleted} deleted");
 }
