@@ -280,7 +280,14 @@ impl Domain {
             || self.is_active().unwrap_or(false),
             || ffi::backup_begin(&self.domain, &text, sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL),
         )
-        .map_err(|e| self.failed("copying a disk of", e))
+        .map_err(|e| {
+            let error = self.failed("copying a disk of", e.clone());
+            if is(&e, ErrorNumber::OperationUnsupported) {
+                error.with_type(ErrorType::NotSupported)
+            } else {
+                error
+            }
+        })
         .and_then(|()| self.wait_for_backup().inspect_err(|_| self.end_backup()))
         .map_err(|error| {
             if interrupt::check().is_err() {

@@ -25,7 +25,7 @@ mod warnings;
 pub use connection::Connection;
 pub use domain::{Changes, Domain};
 pub use ffi::RemovedDevices;
-pub use inspect::{DomainStatus, VolumeDetails};
+pub use inspect::{DomainStatus, LIVE_COPIES, VolumeDetails, version};
 pub use network::Network;
 pub use pool::{Pool, PoolKind};
 pub use private_files::PRIVATE_DIRECTORY_PREFIX;

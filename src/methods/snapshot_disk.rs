@@ -71,6 +71,7 @@ fn copy(
             let domain = libvirt.domain(&name)?;
             let attachments = Attachments::of(&domain)?;
             if let Some(live) = attachments.live_disk(&volume.name) {
+                libvirt.require_live_copies()?;
                 let target = pool.create_volume(&plain(&spec), spec.name)?;
                 return back_up(&domain, &attachments, live, kind, &target, &state);
             }
