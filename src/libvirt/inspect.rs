@@ -229,22 +229,6 @@ impl Domain {
             _ => "in a job of libvirt's",
         })
     }
-
-    pub fn has_saved_state(&self) -> Result<bool> {
-        self.domain
-            .has_managed_save(0)
-            .map_err(|e| self.failed("looking for the saved state of", e))
-    }
-
-    /// What the VM resumes with at its next start, which then ignores the definition. None without a saved state.
-    pub fn saved_xml(&self) -> Result<Option<Element>> {
-        if !self.has_saved_state()? {
-            return Ok(None);
-        }
-        let text =
-            ffi::managed_save_xml(&self.domain).map_err(|e| self.failed("reading the saved state of", e))?;
-        parse(&format!("the saved VM {}", self.name), &text).map(Some)
-    }
 }
 
 /// Why a VM is off, where an operator must know.

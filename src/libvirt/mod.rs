@@ -3,10 +3,12 @@
 mod busy;
 mod connection;
 mod copying;
+mod dnsmasq_directory;
 mod domain;
 mod errors;
 mod event_loop;
 mod ffi;
+mod find_volume;
 mod guest_output;
 mod host_devices;
 mod inspect;
@@ -23,6 +25,7 @@ mod volume;
 mod warnings;
 
 pub use connection::Connection;
+pub use dnsmasq_directory::NETWORK_PREFIX as DNSMASQ_NETWORK_PREFIX;
 pub use domain::{Changes, Domain};
 pub use ffi::RemovedDevices;
 pub use inspect::{DomainStatus, LIVE_COPIES, VolumeDetails, version};

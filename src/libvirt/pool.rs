@@ -15,6 +15,7 @@ use super::copying::watched;
 use super::errors::{cause, is};
 use super::{Connection, Volume, rbd};
 use crate::interrupt;
+use crate::logging;
 use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::xml::disk::DiskSource;
 use crate::xml::element::Element;
@@ -152,6 +153,39 @@ impl Pool {
             ))),
             PoolKind::Files | PoolKind::Blocks | PoolKind::Other => Ok(()),
         }
+    }
+
+    /// Whether other hosts see the pool's volumes too, and make volumes there that this libvirt does not know of.
+    pub fn is_shared(&self) -> Result<bool> {
+        Ok(matches!(
+            self.xml()?.attribute("type"),
+            Some("netfs" | "rbd" | "gluster" | "sheepdog" | "vstorage")
+        ))
+    }
+
+    /// Has libvirt read the pool anew: what others have put there is known only then. Waits for other jobs on the pool.
+    ///
+    /// # Errors
+    /// `CloudError`, retryable where another job goes on for longer than a call waits.
+    pub fn refresh(&self) -> Result<()> {
+        let _step = logging::step(format!("refreshing pool {}", self.name));
+        when_free(|| self.is_active(), || self.pool.refresh(0)).map_err(|e| self.refresh_failed(e))
+    }
+
+    /// As `refresh`, but at once: None while another job works in the pool.
+    ///
+    /// # Errors
+    /// As for `refresh`.
+    pub fn refresh_if_idle(&self) -> Result<Option<()>> {
+        match self.pool.refresh(0) {
+            Ok(()) => Ok(Some(())),
+            Err(e) if cause(&e) == Cause::Busy => Ok(None),
+            Err(e) => Err(self.refresh_failed(e)),
+        }
+    }
+
+    fn refresh_failed(&self, e: virt::error::Error) -> Error {
+        Error::from(e).during(format!("refreshing pool {}", self.name))
     }
 
     /// Whether libvirt can change the size of the pool's volumes.

@@ -11,8 +11,8 @@ use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool};
 use crate::logging;
 use crate::measures::size;
-use crate::partial;
 use crate::rpc::{Arguments, Cause, Error, ErrorType, Result};
+use crate::sidecar::marker;
 use crate::stemcell::{self, Record, StemcellProperties, least_bytes, with_image};
 use crate::throttle;
 use crate::undo::Undo;
@@ -51,7 +51,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     });
     record.write(libvirt, &pool, &cid)?;
     if record.volume.is_none() {
-        partial::complete(&pool, cid.as_str())?;
+        marker::complete(&pool, cid.as_str())?;
     }
     recorded.disarm();
     uploaded.disarm();
@@ -91,7 +91,7 @@ fn upload<'a>(
         let mut undo = Undo::new();
         let owned = name.to_owned();
         undo.push(format!("volume {name}"), move || delete_volume(cpi, &owned));
-        partial::begin(pool, name)?;
+        marker::begin(pool, name)?;
         let volume = pool.create_volume(&plain(&spec), name)?;
         let length = volume.upload(libvirt, image.content, image.holes_from, room)?;
         volume.require_capacity(match image.format {
@@ -125,5 +125,5 @@ fn delete_volume(cpi: &Cpi, name: &str) -> Result<()> {
         .libvirt_for_undo()?
         .pool(cpi.config.settings.stemcell_pool())?;
     pool.volume(name)?.map_or(Ok(()), |volume| volume.delete())?;
-    partial::end(&pool, name)
+    marker::end(&pool, name)
 }

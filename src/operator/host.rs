@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use super::volume_name::VolumeName;
 use crate::cid::Cid;
 use crate::disk::volumes_of;
 use crate::libvirt::{Connection, Domain, DomainStatus, Pool, Volume, VolumeDetails};
 use crate::rpc::{ErrorType, Result};
+use crate::volume_name::VolumeName;
 use crate::xml::element::Element;
 
 pub struct Host {

@@ -9,7 +9,7 @@ use super::views::{self, Disk, INCOMPLETE};
 use super::{print, to_json, tree};
 use crate::cli::{List, Listed};
 use crate::config::Config;
-use crate::libvirt::{Connection, Pool};
+use crate::libvirt::Connection;
 use crate::measures::{age, size};
 use crate::rpc::Result;
 
@@ -24,18 +24,14 @@ const ALL: [Listed; 5] = [
 pub fn run(arguments: &List, config: &Config) -> Result<()> {
     let libvirt = Connection::open(&config.libvirt)?;
     let host = Host::look(&libvirt)?;
-    let records = libvirt.find_pool(config.settings.stemcell_pool())?;
     if arguments.tree {
-        return print(&tree::render(&libvirt, records.as_ref(), &host)?);
+        return print(&tree::render(&libvirt, &host)?);
     }
     let wanted: Vec<Listed> = arguments.what.map_or(ALL.to_vec(), |what| vec![what]);
     if arguments.json {
         let mut all = Map::new();
         for what in wanted {
-            all.insert(
-                name(what).to_owned(),
-                as_json(&libvirt, records.as_ref(), &host, what)?,
-            );
+            all.insert(name(what).to_owned(), as_json(&libvirt, &host, what)?);
         }
         all.insert("pools_not_shown".to_owned(), pools_not_shown(&host));
         return print(&to_json(&Value::Object(all)));
@@ -43,7 +39,7 @@ pub fn run(arguments: &List, config: &Config) -> Result<()> {
     let headed = wanted.len() > 1;
     let mut text = Vec::new();
     for what in wanted {
-        let table = as_table(&libvirt, records.as_ref(), &host, what)?;
+        let table = as_table(&libvirt, &host, what)?;
         let not_shown = not_shown(&host, what);
         let rendered = match (table.is_empty(), headed) {
             (true, _) if !not_shown.is_empty() => format!("No {} in active pools\n", spoken(what)),
@@ -94,22 +90,22 @@ fn capitalised(text: &str) -> String {
     first.to_uppercase() + rest
 }
 
-fn as_json(libvirt: &Connection, records: Option<&Pool>, host: &Host, what: Listed) -> Result<Value> {
+fn as_json(libvirt: &Connection, host: &Host, what: Listed) -> Result<Value> {
     Ok(match what {
         Listed::Stemcells => json!(views::stemcells(libvirt, host)?),
         Listed::Vms => json!(views::vms(host)),
-        Listed::Disks => json!(views::disks(libvirt, records, host, false)?),
-        Listed::Snapshots => json!(views::disks(libvirt, records, host, true)?),
+        Listed::Disks => json!(views::disks(libvirt, host, false)?),
+        Listed::Snapshots => json!(views::disks(libvirt, host, true)?),
         Listed::Networks => json!(views::networks(libvirt, host)?),
     })
 }
 
-fn as_table(libvirt: &Connection, records: Option<&Pool>, host: &Host, what: Listed) -> Result<Table> {
+fn as_table(libvirt: &Connection, host: &Host, what: Listed) -> Result<Table> {
     Ok(match what {
         Listed::Stemcells => stemcells(libvirt, host)?,
         Listed::Vms => vms(host),
-        Listed::Disks => disks(&views::disks(libvirt, records, host, false)?),
-        Listed::Snapshots => disks(&views::disks(libvirt, records, host, true)?),
+        Listed::Disks => disks(&views::disks(libvirt, host, false)?),
+        Listed::Snapshots => disks(&views::disks(libvirt, host, true)?),
         Listed::Networks => networks(libvirt, host)?,
     })
 }

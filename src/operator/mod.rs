@@ -16,7 +16,6 @@ mod show;
 mod table;
 mod tree;
 mod views;
-mod volume_name;
 
 use std::io::{ErrorKind, Write};
 

@@ -4,6 +4,7 @@
 
 mod directories;
 mod find;
+mod networks;
 mod uses;
 mod volumes;
 
@@ -22,7 +23,8 @@ use crate::config::Config;
 use crate::libvirt::Connection;
 use crate::measures::{age, size, span};
 use crate::rpc::{Error, Result};
-use crate::{interrupt, logging, network, partial, vm};
+use crate::volume_name::VolumeName;
+use crate::{interrupt, logging, network, vm};
 use find::{find, half_vm_in_use};
 use uses::Uses;
 
@@ -82,6 +84,7 @@ pub enum Target {
     DhcpEntries {
         vm: String,
     },
+    Network,
     Directory,
 }
 
@@ -147,7 +150,9 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
     let exists_now = |vm: &str| Error::cloud(format!("VM {vm} exists by now"));
     match &leftover.target {
         Target::VolumeOfVm { vm, .. } if exists(vm)? => Err(exists_now(vm)),
-        Target::HalfMade { of, .. } if !volumes::exists(libvirt, &format!("{of}{}", partial::SUFFIX))? => {
+        Target::HalfMade { of, .. }
+            if !volumes::exists(libvirt, &VolumeName::Incomplete(of.clone()).to_string())? =>
+        {
             Err(Error::cloud(format!("{of} is complete by now")))
         }
         Target::Record { of, .. } if volumes::exists(libvirt, of)? => {
@@ -170,6 +175,7 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
             let vm = Cid::new(vm).map_err(Error::cpi)?;
             network::unreserve_in(libvirt, &vm, |network| network == leftover.place).map(drop)
         }
+        Target::Network => networks::delete(libvirt, &leftover.name),
         Target::Directory => directories::delete(leftover),
     }
 }
@@ -219,7 +225,7 @@ fn report(leftovers: &[Leftover], wanted: &Prune) -> String {
             leftover.kind.to_owned(),
             leftover.name.clone(),
             match leftover.target {
-                Target::DhcpEntries { .. } | Target::Directory => "-".to_owned(),
+                Target::DhcpEntries { .. } | Target::Network | Target::Directory => "-".to_owned(),
                 _ => size(leftover.bytes),
             },
             age(leftover.written_at),

@@ -6,16 +6,15 @@ use super::host::{FoundVolume, HiddenPool, Host};
 use super::outline;
 use super::table::width;
 use super::views;
-use super::volume_name::VolumeName;
 use super::{mask, print, to_json};
 use crate::agent::{CONFIG_DRIVE_MAX_BYTES, read_drive};
 use crate::cid::Cid;
 use crate::config::Config;
-use crate::disk::Record;
 use crate::libvirt::Connection;
 use crate::rpc::{Error, Result};
 use crate::stemcell;
-use crate::vm::SETTINGS;
+use crate::volume_name::SETTINGS;
+use crate::volume_name::VolumeName;
 use crate::xml::element::Element;
 use crate::xml::metadata::{VM_NAMESPACE, of_domain};
 
@@ -31,7 +30,7 @@ pub fn run(cid: &str, json: bool, config: &Config) -> Result<()> {
     } else {
         width().saturating_sub(2)
     };
-    let shown = show(&libvirt, config, &cid, columns)?;
+    let shown = show(&libvirt, &cid, columns)?;
     print(&if json {
         to_json(&shown)
     } else {
@@ -39,7 +38,7 @@ pub fn run(cid: &str, json: bool, config: &Config) -> Result<()> {
     })
 }
 
-fn show(libvirt: &Connection, config: &Config, cid: &Cid, columns: usize) -> Result<Value> {
+fn show(libvirt: &Connection, cid: &Cid, columns: usize) -> Result<Value> {
     if !cid.names_vm() && !cid.names_disk() && cid.stemcell_volume().is_none() {
         // Any libvirt network can be one that VMs are in.
         if let Some(network) = network(libvirt, cid, columns)? {
@@ -55,7 +54,7 @@ fn show(libvirt: &Connection, config: &Config, cid: &Cid, columns: usize) -> Res
     let found = if cid.names_vm() {
         vm(libvirt, &host, cid, columns)?
     } else if cid.names_disk() {
-        disk(libvirt, config, &host, cid)?
+        disk(libvirt, &host, cid)?
     } else {
         of_stemcell(libvirt, &host, cid, columns)?
     };
@@ -190,17 +189,13 @@ pub fn console_log(domain: &Element) -> Option<&str> {
         .find_map(|log| log.attribute("file"))
 }
 
-fn disk(libvirt: &Connection, config: &Config, host: &Host, cid: &Cid) -> Result<Option<Value>> {
+fn disk(libvirt: &Connection, host: &Host, cid: &Cid) -> Result<Option<Value>> {
     let name = cid.as_str();
-    let records = libvirt.find_pool(config.settings.stemcell_pool())?;
-    let disk = views::disk(libvirt, records.as_ref(), host, name)?;
+    let disk = views::disk(libvirt, host, name)?;
     if disk.capacity.is_none() && disk.attached_to.is_empty() {
         return Ok(None);
     }
-    let record = match records {
-        Some(pool) if host.has(&VolumeName::Record(name.to_owned())) => Record::read(libvirt, &pool, cid)?,
-        _ => Record::default(),
-    };
+    let record = views::disk_record(libvirt, host, name)?;
     Ok(Some(json!({
         "kind": if cid.names_snapshot() { "snapshot" } else { "persistent disk" },
         "cid": name,

@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use super::host::Host;
 use super::table::{cut, width};
 use super::views::{self, Disk, Owner, Vm};
-use crate::libvirt::{Connection, Pool};
+use crate::libvirt::Connection;
 use crate::logging::on_one_line;
 use crate::measures::size;
 use crate::rpc::Result;
 
-pub fn render(libvirt: &Connection, records: Option<&Pool>, host: &Host) -> Result<String> {
+pub fn render(libvirt: &Connection, host: &Host) -> Result<String> {
     let vms = views::vms(host);
-    let mut disks = views::disks(libvirt, records, host, false)?;
-    disks.extend(views::disks(libvirt, records, host, true)?);
+    let mut disks = views::disks(libvirt, host, false)?;
+    disks.extend(views::disks(libvirt, host, true)?);
     let mut roots = Vec::new();
     let mut placed = BTreeSet::new();
     for stemcell in views::stemcells(libvirt, host)? {

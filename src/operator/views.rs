@@ -7,15 +7,15 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::host::{FoundDomain, FoundVolume, HiddenPool, Host};
-use super::volume_name::VolumeName;
 use crate::cid::Cid;
-use crate::disk::{Record, attached_disk_cids};
-use crate::libvirt::{Connection, DomainStatus, Network, Pool, VolumeDetails};
+use crate::disk::{Record, disk_cids_in, disks as disk_elements};
+use crate::libvirt::{Connection, DomainStatus, Network, VolumeDetails};
 use crate::logging;
 use crate::network::Subnet;
 use crate::rpc::{ErrorType, Result};
 use crate::stemcell;
 use crate::vm::half_made;
+use crate::volume_name::VolumeName;
 use crate::xml::element::Element;
 use crate::xml::metadata::{VM_NAMESPACE, disk_namespace, of_domain};
 
@@ -28,7 +28,7 @@ pub struct Stemcell {
     /// Name and version, as far as they are known.
     pub name: String,
     /// The operator's volume that a light stemcell stands for.
-    pub light: Option<stemcell::VolumeName>,
+    pub light: Option<stemcell::NamedVolume>,
     pub pool: String,
     pub format: Option<&'static str>,
     /// Bytes taken from the pool.
@@ -213,12 +213,12 @@ fn stemcell(
         allocation: state.as_ref().map_or(0, |state| state.allocation),
         capacity: state.as_ref().map_or(0, |state| state.capacity),
         vms: host.overlays_on(&path).filter_map(vm).collect(),
-        partial: host.has(&VolumeName::Partial(cid.to_owned())),
+        partial: host.has(&VolumeName::Incomplete(cid.to_owned())),
         created_at: found.details.state.modified,
     })
 }
 
-fn operators_volume(libvirt: &Connection, name: &stemcell::VolumeName) -> Result<Option<VolumeDetails>> {
+fn operators_volume(libvirt: &Connection, name: &stemcell::NamedVolume) -> Result<Option<VolumeDetails>> {
     let Some(pool) = libvirt.find_pool(&name.pool)? else {
         return Ok(None);
     };
@@ -246,7 +246,7 @@ pub fn vm(host: &Host, domain: &FoundDomain) -> Vm {
         allocation: sum(|found| found.details.state.allocation),
         capacity: sum(|found| found.details.state.capacity),
         stemcell: stemcell.map(|found| found.volume.name.clone()),
-        disks: attached_disk_cids(&domain.xml),
+        disks: disk_cids_in(&domain.xml),
         created_at: volumes
             .iter()
             .filter_map(|found| found.details.state.modified)
@@ -275,7 +275,7 @@ fn vm_notes(host: &Host, domain: &FoundDomain) -> Vec<String> {
     let sources = disk_elements(&domain.xml).filter_map(|disk| disk.child("source"));
     let hidden = sources.filter_map(|source| host.hidden.iter().find(|pool| pool.holds(source)));
     notes.extend(hidden.map(ToString::to_string));
-    let disks = attached_disk_cids(&domain.xml);
+    let disks = disk_cids_in(&domain.xml);
     let missing = disks.iter().filter(|cid| host.disk_volume(cid).is_none());
     let known = missing.filter(|cid| hidden_pool_of(host, cid).is_none());
     notes.extend(known.map(|cid| format!("the volume of {cid} is missing")));
@@ -299,18 +299,8 @@ fn block_job(disk: &Element) -> Option<String> {
     Some(format!("{job} of {target}{ready}"))
 }
 
-fn disk_elements(domain: &Element) -> impl Iterator<Item = &Element> {
-    let devices = domain.child("devices").into_iter();
-    devices.flat_map(|devices| devices.children_named("disk"))
-}
-
 /// Persistent disks, or snapshots: their volumes, and those of which only a VM tells.
-pub fn disks(
-    libvirt: &Connection,
-    records: Option<&Pool>,
-    host: &Host,
-    snapshots: bool,
-) -> Result<Vec<Disk>> {
+pub fn disks(libvirt: &Connection, host: &Host, snapshots: bool) -> Result<Vec<Disk>> {
     let is_wanted = |cid: &str| Cid::new(cid).is_ok_and(|cid| cid.names_snapshot() == snapshots);
     let mut cids = BTreeSet::new();
     for found in &host.volumes {
@@ -318,19 +308,15 @@ pub fn disks(
             cids.insert(cid.clone());
         }
     }
-    cids.extend(
-        host.domains
-            .iter()
-            .flat_map(|domain| attached_disk_cids(&domain.xml)),
-    );
+    cids.extend(host.domains.iter().flat_map(|domain| disk_cids_in(&domain.xml)));
     let wanted = cids.iter().filter(|cid| is_wanted(cid));
-    wanted.map(|cid| disk(libvirt, records, host, cid)).collect()
+    wanted.map(|cid| disk(libvirt, host, cid)).collect()
 }
 
-pub fn disk(libvirt: &Connection, records: Option<&Pool>, host: &Host, cid: &str) -> Result<Disk> {
+pub fn disk(libvirt: &Connection, host: &Host, cid: &str) -> Result<Disk> {
     let found = host.disk_volume(cid);
     let hidden = hidden_pool_of(host, cid);
-    let partial = host.has(&VolumeName::Partial(cid.to_owned()));
+    let partial = host.has(&VolumeName::Incomplete(cid.to_owned()));
     let mut notes = Vec::new();
     if partial {
         notes.push(INCOMPLETE.to_owned());
@@ -338,6 +324,15 @@ pub fn disk(libvirt: &Connection, records: Option<&Pool>, host: &Host, cid: &str
     if host.has(&VolumeName::Deleting(cid.to_owned())) {
         notes.push("a delete is in progress or was interrupted".to_owned());
     }
+    let owner = match disk_metadata(libvirt, host, cid) {
+        Ok(metadata) => Owner::of(&metadata),
+        // The others are worth a list.
+        Err(e) if e.error_type == ErrorType::CloudError => {
+            notes.push(e.message);
+            Owner::default()
+        }
+        Err(e) => return Err(e),
+    };
     match (found, hidden) {
         (Some(_), _) => {}
         (None, Some(pool)) => notes.push(pool.to_string()),
@@ -346,7 +341,7 @@ pub fn disk(libvirt: &Connection, records: Option<&Pool>, host: &Host, cid: &str
     let state = found.map(|found| &found.details.state);
     Ok(Disk {
         cid: cid.to_owned(),
-        owner: Owner::of(&disk_metadata(libvirt, records, host, cid)?),
+        owner,
         pool: found
             .map(|found| found.volume.pool.clone())
             .or_else(|| hidden.map(|pool| pool.name.clone())),
@@ -380,12 +375,7 @@ fn names_volume(source: &Element, name: &str) -> bool {
 }
 
 /// What the Director said of a disk. A VM that has it shows it, which is quicker to read than the disk's record.
-fn disk_metadata(
-    libvirt: &Connection,
-    records: Option<&Pool>,
-    host: &Host,
-    cid: &str,
-) -> Result<Map<String, Value>> {
+fn disk_metadata(libvirt: &Connection, host: &Host, cid: &str) -> Result<Map<String, Value>> {
     let namespace = disk_namespace(cid);
     let shown = host.domains.iter().filter(|domain| domain.volumes.contains(cid));
     if let Some(metadata) = shown
@@ -394,15 +384,22 @@ fn disk_metadata(
     {
         return Ok(metadata);
     }
-    match (records, Cid::new(cid)) {
-        (Some(pool), Ok(cid)) if host.has(&VolumeName::Record(cid.to_string())) => {
-            match Record::read(libvirt, pool, &cid) {
-                // Disks come and go while we look.
-                Err(e) if e.error_type == ErrorType::DiskNotFound => Ok(Map::new()),
-                record => Ok(record?.metadata),
-            }
-        }
-        _ => Ok(Map::new()),
+    Ok(disk_record(libvirt, host, cid)?.metadata)
+}
+
+/// The disk's sidecar record, wherever it is; an empty one when there is none.
+///
+/// # Errors
+/// `CloudError` naming a record that cannot be read.
+pub fn disk_record(libvirt: &Connection, host: &Host, cid: &str) -> Result<Record> {
+    let name = VolumeName::Record(cid.to_owned());
+    let Some(found) = host.volumes.iter().find(|found| found.name == name) else {
+        return Ok(Record::default());
+    };
+    match Record::read_from(libvirt, &found.volume) {
+        // Disks come and go while we look.
+        Err(e) if e.error_type == ErrorType::DiskNotFound => Ok(Record::default()),
+        record => record,
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::dead_runs::PREFIX;
 use crate::sandbox::{Answer, call_cpi, merge, run, stemcell_image, wait_for};
 
 /// What the machine and a host must not share: libvirtd's files, and what it finds others by. With a root directory, nor
@@ -99,7 +100,7 @@ impl Host {
         let (subnet, first) = (block / 64, block % 64 * 4);
         let address = format!("10.132.{subnet}.{}", first + 2);
         let directory = tempfile::Builder::new()
-            .prefix("cpihost-")
+            .prefix(&format!("{PREFIX}{}-host-", std::process::id()))
             // QEMU runs as a user of its own and must get through to the volumes.
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir()

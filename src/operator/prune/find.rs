@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::uses::Uses;
-use super::{Leftover, Target, directories};
+use super::{Leftover, Target, directories, networks};
 use crate::cid::{Cid, names_disk};
 use crate::cli::Prune;
 use crate::libvirt::Connection;
@@ -13,10 +13,11 @@ use crate::network;
 use crate::operator::host::{FoundDomain, FoundVolume, Host};
 use crate::operator::probe::Probe;
 use crate::operator::views;
-use crate::operator::volume_name::VolumeName;
 use crate::rpc::{Error, Result};
 use crate::stemcell;
-use crate::vm::{self, SETTINGS};
+use crate::vm;
+use crate::volume_name::SETTINGS;
+use crate::volume_name::VolumeName;
 
 /// Kinds of pools that no other host sees.
 const LOCAL: &[&str] = &["dir", "fs", "logical", "disk", "zfs"];
@@ -36,6 +37,7 @@ pub fn find(libvirt: &Connection, wanted: &Prune) -> Result<Vec<Leftover>> {
     found.extend(deletions(&host, &judge));
     found.extend(probes(&host, &uses, &judge));
     found.extend(dhcp_entries(&host, &entries, &judge));
+    found.extend(networks::find(libvirt)?);
     found.extend(directories::find(wanted.older_than));
     let places = &wanted.places;
     found.retain(|leftover| places.is_empty() || places.contains(&leftover.place));
@@ -211,7 +213,7 @@ pub fn half_vm_in_use(host: &Host, uses: &Uses, domain: &FoundDomain) -> Option<
 fn half_made(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
     let mut leftovers = Vec::new();
     for mark in &host.volumes {
-        let VolumeName::Partial(of) = &mark.name else {
+        let VolumeName::Incomplete(of) = &mark.name else {
             continue;
         };
         let record = VolumeName::Record(of.clone());
@@ -275,7 +277,7 @@ fn records(libvirt: &Connection, host: &Host, judge: &Judge) -> Result<Vec<Lefto
 fn is_orphan(host: &Host, of: &str) -> bool {
     let is_there = host.volumes.iter().any(|other| other.volume.name == of)
         || host.unreadable.iter().any(|other| other.name.is_thing(of));
-    !is_there && !host.has(&VolumeName::Partial(of.to_owned())) && host.users(of).next().is_none()
+    !is_there && !host.has(&VolumeName::Incomplete(of.to_owned())) && host.users(of).next().is_none()
 }
 
 /// What says of disks that they are being deleted. A call that was killed left it; the disk, if it is still there, stays.
@@ -312,7 +314,7 @@ fn probes(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
     let probes = host
         .volumes
         .iter()
-        .filter(|found| found.name == VolumeName::Probe);
+        .filter(|found| matches!(found.name, VolumeName::Probe(_)));
     probes
         .map(|found| {
             let pool = found.volume.pool.clone();

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::libvirt::Connection;
 use crate::operator::host::{FoundDomain, FoundVolume, HiddenPool, Host};
-use crate::operator::volume_name::VolumeName;
 use crate::rpc::{ErrorType, Result};
+use crate::volume_name::VolumeName;
 use crate::xml::element::Element;
 
 /// Kinds of pools whose volumes are never overlays.
@@ -114,7 +114,10 @@ fn has_content(name: &VolumeName) -> bool {
         VolumeName::Stemcell(_) | VolumeName::Disk(_) | VolumeName::Snapshot(_) | VolumeName::OfVm(..) => {
             true
         }
-        VolumeName::Record(_) | VolumeName::Partial(_) | VolumeName::Deleting(_) | VolumeName::Probe => false,
+        VolumeName::Record(_)
+        | VolumeName::Incomplete(_)
+        | VolumeName::Deleting(_)
+        | VolumeName::Probe(_) => false,
     }
 }
 
