@@ -103,10 +103,28 @@ impl Domain {
         }
     }
 
-    /// Boots the VM; on a fresh host only after libvirt has created its directory for dnsmasq.
+    /// Boots a VM that has just been defined.
     pub fn start(&self) -> Result<()> {
+        self.start_by(|| self.domain.create().map(drop))
+    }
+
+    /// Boots a VM that does not run. A state that libvirt has saved of it (`virsh managedsave`) is discarded: the disks
+    /// may have changed since.
+    pub fn boot(&self) -> Result<()> {
+        // Drivers without saved states say so.
+        if self.has_saved_state().unwrap_or(false) {
+            log::warn!(
+                "VM {}: discarding the state that libvirt has saved (managed save); the VM boots",
+                self.name
+            );
+        }
+        self.start_by(|| self.domain.create_with_flags(sys::VIR_DOMAIN_START_FORCE_BOOT))
+    }
+
+    /// On a fresh host only after libvirt has created its directory for dnsmasq.
+    fn start_by(&self, create: impl Fn() -> std::result::Result<(), LibvirtError>) -> Result<()> {
         interrupt::check()?;
-        let Err(error) = self.domain.create() else {
+        let Err(error) = create() else {
             return Ok(());
         };
         if dnsmasq_directory::missing(&error).is_none() {
@@ -114,7 +132,7 @@ impl Domain {
         }
         dnsmasq_directory::create(&self.domain.connect().map_err(|e| self.failed("starting", e))?);
         interrupt::check()?;
-        let Err(error) = self.domain.create() else {
+        let Err(error) = create() else {
             return Ok(());
         };
         let advice = dnsmasq_directory::missing(&error).map(|directory| {
@@ -186,22 +204,6 @@ impl Domain {
             self.domain.resume().map_err(|e| self.failed("resuming", e))?;
         }
         Ok(true)
-    }
-
-    /// Boots a VM that does not run. A state that libvirt has saved of it (`virsh managedsave`) is discarded: the disks
-    /// may have changed since.
-    pub fn boot(&self) -> Result<()> {
-        interrupt::check()?;
-        // Drivers without saved states say so.
-        if self.domain.has_managed_save(0).unwrap_or(false) {
-            log::warn!(
-                "VM {}: discarding the state that libvirt has saved (managed save); the VM boots",
-                self.name
-            );
-        }
-        self.domain
-            .create_with_flags(sys::VIR_DOMAIN_START_FORCE_BOOT)
-            .map_err(|e| self.failed("starting", e))
     }
 
     /// The running VM's description, or that of the next start when it does not run.

@@ -12,9 +12,8 @@ use crate::hosts_daemon::{Host, Setup};
 use crate::sandbox::{Answer, cache, call_cpi, run, stemcell_image, wait_for};
 use crate::tiny_guest::{self, UP};
 
-/// A bridge, a pool without room, and what is there since libvirt's default network ran for the first time.
+/// A bridge, and a pool without room.
 const SET_UP: &str = r#"
-mkdir -p "$directory/lib/dnsmasq"
 # Libvirt looks for bridges in /sys, among this host's.
 mkdir "$directory/cgroup"
 mount --rbind /sys/fs/cgroup "$directory/cgroup"
