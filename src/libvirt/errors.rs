@@ -182,6 +182,10 @@ fn cause_of(said: &Said<'_>) -> Cause {
                 Cause::Other
             }
         }
+        // Of a domain that names a volume by its pool.
+        Some(ErrorNumber::ConfigUnsupported) if said.has("storage pool '") && said.has("is not active") => {
+            Cause::Stopped
+        }
         Some(ErrorNumber::InternalError) => cause_of_internal(said),
         Some(ErrorNumber::SystemError) if said.domain == Some(ErrorDomain::Rpc) => Cause::Lost,
         Some(ErrorNumber::SystemError) if said.domain == Some(ErrorDomain::Qemu) && said.has("monitor") => {
