@@ -19,7 +19,7 @@ ifneq ($(shell id -u),0)
 test_as_root := --config 'target."cfg(all())".runner=["$(CURDIR)/scripts/lib/as-root"]'
 endif
 
-.PHONY: help setup build release demo test test-versions reliability fuzz bench coverage lint clean
+.PHONY: help setup build release demo test test-host test-versions reliability fuzz bench coverage lint clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s  %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,10 @@ test: setup ## Run all tests, those on this machine's libvirt too
 	@scripts/bare-root
 	@echo "test: CPI_TEST_SEED=$(CPI_TEST_SEED) chooses the samples"
 	@cargo $(test_as_root) test --locked
+
+test-host: setup ## Boot a Debian 12 and a Debian 13, install them as docs/INSTALL.md says, and run the CPI against them
+	@scripts/setup test-host
+	@cargo $(test_as_root) test --locked --test host -- --nocapture --test-threads 1
 
 test-versions: setup ## Run the contract once on the libvirt of Debian 11, 13 and sid, in root directories made once (VERSIONS: others)
 	@scripts/other-libvirt $(VERSIONS)
