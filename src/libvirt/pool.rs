@@ -15,7 +15,6 @@ use super::copying::watched;
 use super::errors::{cause, is};
 use super::{Connection, Volume, rbd};
 use crate::interrupt;
-use crate::logging;
 use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::xml::disk::DiskSource;
 use crate::xml::element::Element;

@@ -117,7 +117,8 @@ impl Release {
     fn wait_for_console(&self, vm: &str, text: &str, times: usize) {
         wait_for(
             &format!("{text} on {}, {times} times", self.name),
-            Duration::from_secs(300),
+            // EFI takes its time where it is emulated on a busy machine.
+            Duration::from_secs(900),
             || self.console(vm).matches(text).count() >= times,
         );
     }
