@@ -1,7 +1,7 @@
 //! The connection to one libvirtd.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -14,18 +14,14 @@ use virt::sys;
 use super::errors::is;
 use super::open::{NotOpen, open};
 use super::private_files::PrivateFiles;
-use super::{Domain, Network, Pool, PoolKind, Volume, VolumeState};
+use super::{Domain, Network, Pool};
 use super::{refusal, uri, warnings};
 use crate::config::{self, DomainType};
 use crate::interrupt;
 use crate::logging;
 use crate::rpc::{Error, ErrorType, Result};
-use crate::xml::disk::BackingFile;
 use crate::xml::element::Element;
 use crate::xml::masked;
-
-/// More layers than QEMU opens.
-const MAX_LAYERS: usize = 200;
 
 /// How long a libvirtd that refuses is left alone.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -133,40 +129,6 @@ impl Connection {
         Pool::started(pool, name)
     }
 
-    /// The volume of this name in whichever pool it lives; `first` are the pools to look in first. A volume must not
-    /// seem lost because libvirt could not start its pool: those it should have started itself are started.
-    ///
-    /// # Errors
-    /// `CloudError` when such a pool does not start, since nobody knows what is in it.
-    pub fn volume_in_any_pool(&self, name: &str, first: &[&str]) -> Result<Option<Volume>> {
-        for pool in first {
-            if let Some(volume) = self.pool(pool)?.volume(name)? {
-                return Ok(Some(volume));
-            }
-        }
-        for pool in self.active_pools()? {
-            if first.contains(&pool.name.as_str()) {
-                continue;
-            }
-            if let Some(Some(volume)) = pool.unless_stopped(pool.volume(name))? {
-                return Ok(Some(volume));
-            }
-        }
-        let stopped =
-            sys::VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE | sys::VIR_CONNECT_LIST_STORAGE_POOLS_AUTOSTART;
-        for pool in self.pools(stopped)? {
-            let started = self.pool(&pool.name);
-            if let Some(volume) = started.and_then(|pool| pool.volume(name)).map_err(|e| {
-                e.during(format!(
-                    "looking for volume {name} in every pool that is to be started with libvirt"
-                ))
-            })? {
-                return Ok(Some(volume));
-            }
-        }
-        Ok(None)
-    }
-
     /// Every pool that is active now, ours or not.
     pub fn active_pools(&self) -> Result<Vec<Pool>> {
         self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
@@ -208,54 +170,6 @@ impl Connection {
             .collect()
     }
 
-    /// The layers below a volume from the top, as libvirt knows them. None where a layer is no volume of an active pool
-    /// or neither raw nor qcow2: then nobody can tell what comes below it.
-    pub fn backing_chain(&self, volume: &VolumeState) -> Result<Option<Vec<BackingFile>>> {
-        let mut chain: Vec<BackingFile> = Vec::new();
-        let mut top = volume.clone();
-        while let Some(path) = top.backing_path {
-            let Some(format) = top.backing_format.filter(|_| chain.len() < MAX_LAYERS) else {
-                return Ok(None);
-            };
-            let Some(layer) = self.volume_at(&path)? else {
-                return Ok(None);
-            };
-            top = layer.state()?;
-            chain.push(BackingFile { path, format });
-        }
-        Ok(Some(chain))
-    }
-
-    /// The volume of an active pool that has this path, if there is one.
-    fn volume_at(&self, path: &str) -> Result<Option<Volume>> {
-        match self.connect.lookup_storage_vol_by_path(path) {
-            Ok(volume) => Volume::found(volume).map(Some),
-            Err(e) if is(&e, ErrorNumber::NoStorageVolume) => Ok(None),
-            Err(e) => Err(Error::from(e).during(format!("looking up the volume at {path}"))),
-        }
-    }
-
-    /// Names of all volumes, in any active pool, whose backing file has this path.
-    pub fn overlays_on(&self, path: &str) -> Result<Vec<String>> {
-        let mut overlays = Vec::new();
-        for pool in self.active_pools()? {
-            // An overlay is a file. Of a pool that is just going away, listing its volumes tells.
-            if pool.kind().is_ok_and(|kind| kind != PoolKind::Files) {
-                continue;
-            }
-            for volume in pool.unless_stopped(pool.volumes())?.unwrap_or_default() {
-                match volume.state() {
-                    Ok(state) if state.backing_path.as_deref() == Some(path) => overlays.push(volume.name),
-                    Ok(_) => {}
-                    // Volumes come and go while we look.
-                    Err(error) if error.error_type == ErrorType::DiskNotFound => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(overlays)
-    }
-
     /// The domain of this name, if there is one.
     pub fn find_domain(&self, name: &str) -> Result<Option<Domain>> {
         match self.connect.lookup_domain_by_name(name) {
@@ -290,6 +204,18 @@ impl Connection {
                 let name = domain.name().map_err(Error::from)?;
                 Ok(Domain::new(domain, &name))
             })
+            .collect()
+    }
+
+    /// Names of the domains with a managed save image, which they resume from at their next start.
+    pub fn saved_domains(&self) -> Result<BTreeSet<String>> {
+        let domains: Vec<VirtDomain> = self
+            .connect
+            .list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+            .map_err(|e| Error::from(e).during("listing saved VMs"))?;
+        domains
+            .into_iter()
+            .map(|domain| domain.name().map_err(Error::from))
             .collect()
     }
 

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use virt::domain::{Domain as VirtDomain, DomainStateEnum};
+use virt::domain::{Domain as VirtDomain, DomainStateEnum, DomainStateReasonEnum};
 use virt::enumutil::Enum;
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::sys;
@@ -71,11 +71,14 @@ impl Domain {
         }
     }
 
-    pub(super) fn state(&self) -> Result<DomainStateEnum> {
-        let state = self.domain.state().map(|(state, _)| state);
-        match state {
+    fn state(&self) -> Result<DomainStateEnum> {
+        self.state_and_reason().map(|(state, _)| state)
+    }
+
+    pub(super) fn state_and_reason(&self) -> Result<(DomainStateEnum, DomainStateReasonEnum)> {
+        match self.domain.state() {
             // The crate says nothing of an error of libvirt's, which leaves the state at -1.
-            Ok(Enum::Unknown(u32::MAX)) => Err(LibvirtError::last_error()),
+            Ok((Enum::Unknown(u32::MAX), _)) => Err(LibvirtError::last_error()),
             state => state,
         }
         .map_err(|e| self.failed("looking at", e))
@@ -83,6 +86,13 @@ impl Domain {
 
     pub fn is_active(&self) -> Result<bool> {
         self.domain.is_active().map_err(|e| self.failed("looking at", e))
+    }
+
+    /// False for a transient domain, which is gone when it stops: nothing is defined for its next start.
+    pub fn is_persistent(&self) -> Result<bool> {
+        self.domain
+            .is_persistent()
+            .map_err(|e| self.failed("looking at", e))
     }
 
     /// Whether it is known not to run; one that another call has deleted meanwhile does not.
@@ -132,8 +142,14 @@ impl Domain {
         }
     }
 
-    /// Forgets the VM's definition with all that libvirt keeps for it; its volumes stay.
+    /// Forgets the VM's definition with all that libvirt keeps for it; its volumes stay. One that another call has started
+    /// since it was stopped would go on as a transient domain, so it is stopped again.
     pub fn undefine(&self) -> Result<()> {
+        self.undefine_only()?;
+        self.destroy()
+    }
+
+    fn undefine_only(&self) -> Result<()> {
         let all = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
             | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
@@ -191,17 +207,38 @@ impl Domain {
         parse(&format!("VM {}", self.name), &text)
     }
 
-    /// Whether one of the VM's two descriptions has this text in it, as libvirt writes it; cheaper than reading them.
-    pub fn mentions(&self, text: &str) -> Result<bool> {
+    pub fn has_saved_state(&self) -> Result<bool> {
+        self.domain
+            .has_managed_save(0)
+            .map_err(|e| self.failed("looking for the saved state of", e))
+    }
+
+    /// What the VM resumes with at its next start, which then ignores the definition. None without a saved state.
+    pub fn saved_xml(&self) -> Result<Option<Element>> {
+        if !self.has_saved_state()? {
+            return Ok(None);
+        }
+        let text =
+            ffi::managed_save_xml(&self.domain).map_err(|e| self.failed("reading the saved state of", e))?;
+        parse(&format!("the saved VM {}", self.name), &text).map(Some)
+    }
+
+    /// Whether the VM's live or persistent XML, or that of its managed save image if it is known to have one, has one of
+    /// these texts in it, as libvirt writes them; cheaper than parsing it.
+    pub fn mentions(&self, texts: &[String], is_saved: bool) -> Result<bool> {
+        let has_one = |xml: &str| texts.iter().any(|text| xml.contains(text.as_str()));
         let has = |flags| {
             let xml = self
                 .domain
                 .xml_desc(flags)
                 .map_err(|e| self.failed("reading", e))?;
-            Ok::<bool, Error>(xml.contains(text))
+            Ok::<bool, Error>(has_one(&xml))
         };
         // Only a running VM has two: without an id it does not run.
-        Ok(has(sys::VIR_DOMAIN_XML_INACTIVE)? || (self.domain.id().is_some() && has(0)?))
+        if has(sys::VIR_DOMAIN_XML_INACTIVE)? || (self.domain.id().is_some() && has(0)?) {
+            return Ok(true);
+        }
+        Ok(is_saved && self.saved_xml()?.is_some_and(|saved| has_one(&saved.to_string())))
     }
 
     /// Adds a device.
@@ -357,11 +394,17 @@ impl Domain {
         prefix: Option<&str>,
         namespace: Option<&str>,
     ) -> Result<()> {
-        let flags = if self.is_active()? {
-            sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_AFFECT_CONFIG
+        let live = if self.is_active()? {
+            sys::VIR_DOMAIN_AFFECT_LIVE
         } else {
-            sys::VIR_DOMAIN_AFFECT_CONFIG
+            0
         };
+        let persistent = if live == 0 || self.is_persistent()? {
+            sys::VIR_DOMAIN_AFFECT_CONFIG
+        } else {
+            0
+        };
+        let flags = live | persistent;
         self.domain
             .set_metadata(kind.cast_signed(), text, prefix, namespace, flags)
             .map_err(|e| self.failed("setting metadata of", e))

@@ -10,6 +10,11 @@ use virt::error::Error as LibvirtError;
 use virt::stream::Stream;
 use virt::sys;
 
+unsafe extern "C" {
+    /// Of the C library, for what libvirt allocates and hands over.
+    fn free(pointer: *mut c_void);
+}
+
 /// virDomainBackupBegin: `virt` 0.5 has no backup calls.
 pub(super) fn backup_begin(domain: &Domain, xml: &str, flags: u32) -> Result<(), LibvirtError> {
     let xml = CString::new(xml)?;
@@ -34,9 +39,54 @@ pub(super) fn abort_job(domain: &Domain) -> Result<(), LibvirtError> {
     }
 }
 
+/// virDomainManagedSaveGetXMLDesc: `virt` 0.5 lacks it.
+pub(super) fn managed_save_xml(domain: &Domain) -> Result<String, LibvirtError> {
+    // SAFETY: the domain outlives the call; libvirt hands over a string of its own allocation, which is copied before
+    // it is freed.
+    unsafe {
+        let text = sys::virDomainManagedSaveGetXMLDesc(domain.as_ptr(), 0);
+        if text.is_null() {
+            return Err(LibvirtError::last_error());
+        }
+        let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+        free(text.cast());
+        Ok(copy)
+    }
+}
+
+/// As many as libvirt's protocol carries.
+const MAX_DISK_ERRORS: usize = 256;
+
+/// virDomainGetDiskErrors: `virt` 0.5 lacks it. Target names (`vda`, ...) of disks that QEMU has an I/O error of, each
+/// with `VIR_DOMAIN_DISK_ERROR_*`.
+pub(super) fn disk_errors(domain: &Domain) -> Result<Vec<(String, u32)>, LibvirtError> {
+    let empty = sys::virDomainDiskError {
+        disk: std::ptr::null_mut(),
+        error: 0,
+    };
+    let mut errors = vec![empty; MAX_DISK_ERRORS];
+    // SAFETY: libvirt fills at most as many elements as there are, with strings of its own allocation, each of which is
+    // copied before it is freed.
+    unsafe {
+        let count =
+            sys::virDomainGetDiskErrors(domain.as_ptr(), errors.as_mut_ptr(), MAX_DISK_ERRORS as u32, 0);
+        let Ok(count) = usize::try_from(count) else {
+            return Err(LibvirtError::last_error());
+        };
+        let found = errors.into_iter().take(count).map(|error| {
+            let disk = CStr::from_ptr(error.disk).to_string_lossy().into_owned();
+            free(error.disk.cast());
+            (disk, error.error.cast_unsigned())
+        });
+        Ok(found.collect())
+    }
+}
+
 /// What libvirt says of a domain's job.
 pub(super) struct Job {
     pub kind: u32,
+    /// What it is about, `VIR_DOMAIN_JOB_OPERATION_*`.
+    pub operation: u32,
     pub message: Option<String>,
     /// Bytes copied so far, 0 where libvirt does not say.
     pub processed: u64,
@@ -66,9 +116,13 @@ pub(super) fn job(domain: &Domain, flags: u32) -> Result<Job, LibvirtError> {
             bytes(sys::VIR_DOMAIN_JOB_DISK_PROCESSED),
             bytes(sys::VIR_DOMAIN_JOB_DISK_TOTAL),
         );
+        let mut operation = 0;
+        let name = sys::VIR_DOMAIN_JOB_OPERATION.as_ptr();
+        sys::virTypedParamsGetInt(parameters, count, name, &mut operation);
         sys::virTypedParamsFree(parameters, count);
         Ok(Job {
             kind: job_type.cast_unsigned(),
+            operation: operation.cast_unsigned(),
             message,
             processed,
             total,

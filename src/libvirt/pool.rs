@@ -12,9 +12,10 @@ use virt::sys::{VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA, VIR_STORAGE_VOL_CREATE
 use super::busy::when_free;
 use super::connection::parse;
 use super::copying::watched;
-use super::errors::is;
+use super::errors::{is, means_busy};
 use super::{Connection, Volume, rbd};
 use crate::interrupt;
+use crate::logging;
 use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::disk::DiskSource;
 use crate::xml::element::Element;
@@ -144,6 +145,39 @@ impl Pool {
             ))),
             PoolKind::Files | PoolKind::Blocks | PoolKind::Other => Ok(()),
         }
+    }
+
+    /// Whether other hosts see the pool's volumes too, and make volumes there that this libvirt does not know of.
+    pub fn is_shared(&self) -> Result<bool> {
+        Ok(matches!(
+            self.xml()?.attribute("type"),
+            Some("netfs" | "rbd" | "gluster" | "sheepdog" | "vstorage")
+        ))
+    }
+
+    /// Has libvirt read the pool anew: what others have put there is known only then. Waits for other jobs on the pool.
+    ///
+    /// # Errors
+    /// `CloudError`, retryable where another job goes on for longer than a call waits.
+    pub fn refresh(&self) -> Result<()> {
+        let _step = logging::step(format!("refreshing pool {}", self.name));
+        when_free(|| self.pool.refresh(0)).map_err(|e| self.refresh_failed(e))
+    }
+
+    /// As `refresh`, but at once: None while another job works in the pool.
+    ///
+    /// # Errors
+    /// As for `refresh`.
+    pub fn refresh_if_idle(&self) -> Result<Option<()>> {
+        match self.pool.refresh(0) {
+            Ok(()) => Ok(Some(())),
+            Err(e) if means_busy(e.message()) => Ok(None),
+            Err(e) => Err(self.refresh_failed(e)),
+        }
+    }
+
+    fn refresh_failed(&self, e: virt::error::Error) -> Error {
+        Error::from(e).during(format!("refreshing pool {}", self.name))
     }
 
     /// Whether libvirt can change the size of the pool's volumes.

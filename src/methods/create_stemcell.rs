@@ -10,8 +10,8 @@ use super::Cpi;
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool};
 use crate::logging;
-use crate::partial;
 use crate::rpc::{Arguments, Error, Result};
+use crate::sidecar::marker;
 use crate::stemcell::{self, Record, StemcellProperties, with_image};
 use crate::throttle;
 use crate::undo::Undo;
@@ -35,7 +35,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let pool = libvirt.pool(pool_name)?;
     pool.require_files()?;
     let cid = Cid::new_stemcell();
-    let _turn = throttle::wait(&cpi.config.throttle)?;
+    let _guard = throttle::acquire(&cpi.config.throttle)?;
     let uploaded = match &record.volume {
         Some(volume) => {
             stemcell::check_volume(libvirt, volume, &properties)?;
@@ -50,7 +50,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     });
     record.write(libvirt, &pool, &cid)?;
     if record.volume.is_none() {
-        partial::complete(&pool, cid.as_str())?;
+        marker::complete(&pool, cid.as_str())?;
     }
     recorded.disarm();
     uploaded.disarm();
@@ -87,7 +87,7 @@ fn upload<'a>(
         let mut undo = Undo::new();
         let owned = name.to_owned();
         undo.push(format!("volume {name}"), move || delete_volume(cpi, &owned));
-        partial::begin(pool, name)?;
+        marker::begin(pool, name)?;
         let volume = pool.create_volume(&plain(&spec), name)?;
         let length = volume.upload(libvirt, image.content, image.holes_from)?;
         volume.require_capacity(match image.format {
@@ -103,5 +103,5 @@ fn delete_volume(cpi: &Cpi, name: &str) -> Result<()> {
         .libvirt_for_undo()?
         .pool(cpi.config.settings.stemcell_pool())?;
     pool.volume(name)?.map_or(Ok(()), |volume| volume.delete())?;
-    partial::end(&pool, name)
+    marker::end(&pool, name)
 }

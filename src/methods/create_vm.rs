@@ -15,9 +15,9 @@ use crate::stemcell;
 use crate::throttle;
 use crate::undo::Undo;
 use crate::vm::{
-    self, EPHEMERAL, NewVm, OwnDisk, SETTINGS, VmProperties, VolumeNames, boot_disk, domain, half_made,
-    needs, settings_drive,
+    self, NewVm, OwnDisk, VmProperties, VolumeNames, boot_disk, domain, half_made, needs, settings_drive,
 };
+use crate::volume_name::{EPHEMERAL, SETTINGS};
 use crate::xml::volume::{VolumeFormat, VolumeSpec, from_template};
 
 const MIB: u64 = 1024 * 1024;
@@ -84,7 +84,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     network::require(libvirt, &vm.nics)?;
     network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;
 
-    let _turn = throttle::wait(&config.throttle)?;
+    let _guard = throttle::acquire(&config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
     let pools = BTreeSet::from([files.name.clone(), pool.name.clone()]);
     let mut undo = Undo::new();
@@ -101,6 +101,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
         &stemcell,
         &names.boot,
     )?];
+    stemcell::require_kept(libvirt, &stemcell)?;
     if vm.properties.ephemeral_disk > 0 {
         let _step = logging::step(format!("creating ephemeral disk {}", names.ephemeral));
         let spec = VolumeSpec {

@@ -14,9 +14,8 @@ mod render;
 mod screenshot;
 mod show;
 mod table;
-mod things;
 mod tree;
-mod volume_name;
+mod views;
 
 use std::io::{ErrorKind, Write};
 

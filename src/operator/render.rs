@@ -12,9 +12,8 @@ use crate::libvirt::{Connection, Pool, VolumeState};
 use crate::methods::create_vm;
 use crate::rpc::{Arguments, Error, Request, Result};
 use crate::stemcell;
-use crate::vm::{
-    BOOT, EPHEMERAL, NewVm, OwnDisk, SETTINGS, VolumeNames, boot_disk, domain, needs, settings_drive,
-};
+use crate::vm::{NewVm, OwnDisk, VolumeNames, boot_disk, domain, needs, settings_drive};
+use crate::volume_name::{BOOT, EPHEMERAL, SETTINGS};
 use crate::xml::element::Element;
 use crate::xml::volume::VolumeFormat;
 

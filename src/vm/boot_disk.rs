@@ -1,10 +1,11 @@
 //! A VM's boot disk: an overlay on its stemcell, or a copy of it.
 
-use super::{BOOT, NewVm, OwnDisk};
+use super::{NewVm, OwnDisk};
 use crate::config::BootDiskClone;
 use crate::libvirt::{Connection, Pool, PoolKind, Volume, VolumeState};
 use crate::logging;
 use crate::rpc::{Error, Result};
+use crate::volume_name::BOOT;
 use crate::xml::disk::BackingFile;
 use crate::xml::volume::{Backing, VolumeFormat, VolumeSpec, plain};
 

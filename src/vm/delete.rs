@@ -3,10 +3,12 @@
 use super::volumes::{OwnPools, delete_all, own_pools};
 use crate::cid::Cid;
 use crate::config::Config;
-use crate::libvirt::Connection;
+use crate::disk::{self, Attachments};
+use crate::libvirt::{Connection, Domain};
 use crate::logging;
 use crate::network;
 use crate::rpc::{Error, ErrorType, Result};
+use crate::volume_name::all_of_vm;
 
 /// Stops and forgets the VM and deletes what belongs to it, its persistent disks excepted. Returns whether there was
 /// anything.
@@ -19,11 +21,15 @@ pub fn delete(libvirt: &Connection, config: &Config, vm_cid: &Cid) -> Result<boo
     let mut own = OwnPools::default();
     own.pools.insert(config.settings.stemcell_pool().to_owned());
     if let Some(domain) = &domain {
-        match domain.persistent_xml() {
-            Ok(xml) => {
-                let of_domain = own_pools(libvirt, vm_cid, &xml)?;
-                own.pools.extend(of_domain.pools);
-                own.unknown = of_domain.unknown;
+        match Attachments::of(domain) {
+            Ok(attachments) => {
+                require_no_newer_data(libvirt, config, vm_cid, domain, &attachments)?;
+                let xml = attachments.persistent.or(attachments.live);
+                if let Some(xml) = xml {
+                    let of_domain = own_pools(libvirt, vm_cid, &xml)?;
+                    own.pools.extend(of_domain.pools);
+                    own.unknown = of_domain.unknown;
+                }
             }
             // Another call deletes it too. What it has not got to yet goes here.
             Err(e) if e.error_type == ErrorType::VmNotFound => {}
@@ -48,6 +54,32 @@ pub fn delete(libvirt: &Connection, config: &Config, vm_cid: &Cid) -> Result<boo
         )));
     }
     Ok(domain.is_some() || volumes > 0 || host_entries > 0)
+}
+
+/// Refuses while only this VM knows of the newest data of a persistent disk, as another tool has put an overlay on the
+/// disk's volume, or moved it.
+///
+/// # Errors
+/// `CloudError` with the command that ends this.
+fn require_no_newer_data(
+    libvirt: &Connection,
+    config: &Config,
+    vm_cid: &Cid,
+    domain: &Domain,
+    attachments: &Attachments,
+) -> Result<()> {
+    for (volume, file) in attachments.overlays_on(&all_of_vm(vm_cid)) {
+        log::warn!(
+            "{file}, an overlay of another tool's on volume {volume}, stays when VM {vm_cid} is deleted"
+        );
+    }
+    for disk in attachments.all_disk_cids() {
+        let cid = Cid::new(&disk).map_err(Error::cpi)?;
+        attachments
+            .require_top_layer(domain, &disk, || disk::path(libvirt, config, &cid))
+            .map_err(|e| e.during(format!("deleting VM {}", domain.name)))?;
+    }
+    Ok(())
 }
 
 /// Whether there is a pool of this name that cannot be started now.

@@ -1,11 +1,11 @@
 //! A VM's domain: its disks and NICs in one document.
 
-use super::volumes::SETTINGS;
 use super::{Needs, NewVm, Nic};
 use crate::config::{Config, DomainType, Firmware};
 use crate::disk::RunTimeOptions;
 use crate::libvirt::{Connection, Volume};
 use crate::rpc::{ErrorType, Result};
+use crate::volume_name::SETTINGS;
 use crate::xml::disk::{self, BackingFile, Device, DiskSpec};
 use crate::xml::domain::{self, DomainSpec, DomainTemplate};
 use crate::xml::element::Element;

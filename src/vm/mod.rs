@@ -17,7 +17,7 @@ pub use needs::{Needs, SettingsDrive};
 pub use new_vm::NewVm;
 pub use nics::{Nic, plan as plan_nics};
 pub use properties::VmProperties;
-pub use volumes::{BOOT, EPHEMERAL, SETTINGS, VolumeNames, delete_all as delete_volumes};
+pub use volumes::{VolumeNames, delete_all as delete_volumes};
 
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Domain};

@@ -6,13 +6,8 @@ use std::collections::BTreeSet;
 use crate::cid::Cid;
 use crate::libvirt::Connection;
 use crate::rpc::{Error, Result};
+use crate::volume_name::{BOOT, EPHEMERAL, SETTINGS, VolumeName, all_of_vm};
 use crate::xml::element::Element;
-
-/// Serials that the guest finds these volumes by.
-pub const BOOT: &str = "boot";
-pub const EPHEMERAL: &str = "ephemeral";
-/// Also what the design calls the config drive's, whatever kind of drive it is.
-pub const SETTINGS: &str = "config";
 
 /// Places on the VM's bus, in which create_vm lists its disks. On SCSI they are the disks' targets: agents that look for
 /// a disk by number take the one on target 0 for the boot disk.
@@ -30,25 +25,13 @@ pub struct VolumeNames {
 
 impl VolumeNames {
     pub fn of(vm_cid: &Cid) -> Self {
+        let name = |part| VolumeName::OfVm(vm_cid.to_string(), part).to_string();
         Self {
-            boot: format!("{vm_cid}-{BOOT}"),
-            ephemeral: format!("{vm_cid}-{EPHEMERAL}"),
-            settings: format!("{vm_cid}-{SETTINGS}"),
+            boot: name(BOOT),
+            ephemeral: name(EPHEMERAL),
+            settings: name(SETTINGS),
         }
     }
-}
-
-/// Every name a volume of this VM may have, the names that the seed's CPI gave included.
-fn all_names(vm_cid: &Cid) -> Vec<String> {
-    let VolumeNames {
-        boot,
-        ephemeral,
-        settings,
-    } = VolumeNames::of(vm_cid);
-    let mut names = vec![boot, ephemeral, settings];
-    let seeds = |uuid| ["bdisk", "edisk", "cdisk"].map(|prefix| format!("{prefix}-{uuid}"));
-    names.extend(vm_cid.vm_uuid().into_iter().flat_map(seeds));
-    names
 }
 
 /// Where the VM's own volumes are according to its domain's XML.
@@ -65,7 +48,7 @@ pub struct OwnPools {
 /// # Errors
 /// `CloudError` when libvirt cannot be asked.
 pub fn own_pools(libvirt: &Connection, vm_cid: &Cid, domain: &Element) -> Result<OwnPools> {
-    let names = all_names(vm_cid);
+    let names = all_of_vm(vm_cid);
     let is_own = |name: &str| names.iter().any(|own| own == name);
     let mut found = OwnPools::default();
     let mut directories = BTreeSet::new();
@@ -108,7 +91,7 @@ pub fn delete_all(
     sure: &BTreeSet<String>,
     wipe_blocks: bool,
 ) -> Result<usize> {
-    let names = all_names(vm_cid);
+    let names = all_of_vm(vm_cid);
     let mut deleted = 0;
     let mut first_error = None;
     let mut note = |error: Error| {
