@@ -18,10 +18,10 @@ ifneq ($(shell id -u),0)
 test_as_root := --config 'target."cfg(all())".runner=["$(CURDIR)/scripts/lib/as-root"]'
 endif
 
-.PHONY: help setup build release demo test reliability fuzz bench coverage lint clean
+.PHONY: help setup build release demo test test-host reliability fuzz bench coverage lint clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install packages, start libvirtd, build the test stemcell, fetch crates; quick when done
 	@scripts/setup
@@ -42,6 +42,10 @@ test: setup ## Run all tests, those on this machine's libvirt too
 	@scripts/bare-root
 	@echo "test: CPI_TEST_SEED=$(CPI_TEST_SEED) chooses the samples"
 	@cargo $(test_as_root) test --locked
+
+test-host: setup ## Boot a Debian 12 and a Debian 13, install them as docs/INSTALL.md says, and run the CPI against them
+	@scripts/setup test-host
+	@cargo $(test_as_root) test --locked --test host -- --nocapture --test-threads 1
 
 reliability: setup ## Hurt the CPI at every call to libvirt, boot all formats all ways, load it, soak it: an hour and more
 	@CPI_TEST_FAULTS=all cargo $(test_as_root) test --locked --test libvirt -- faults harm_ disk_races::

@@ -307,6 +307,18 @@ impl Connection {
         }
     }
 
+    /// What libvirt confines VMs with: `apparmor`, `selinux`, `dac`.
+    pub fn security_models(&self) -> Result<Vec<String>> {
+        let capabilities = self.capabilities()?;
+        let host = capabilities.child("host");
+        Ok(host
+            .into_iter()
+            .flat_map(|host| host.children_named("secmodel"))
+            .filter_map(|model| model.child("model"))
+            .map(Element::text)
+            .collect())
+    }
+
     /// What guests of this type (`kvm`, `qemu`) can have here.
     pub fn domain_capabilities(&self, domain_type: &str) -> Result<Element> {
         let text = self
