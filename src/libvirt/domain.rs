@@ -103,10 +103,15 @@ impl Domain {
         }
     }
 
-    /// Boots the VM; on a fresh host only after libvirt has created its directory for dnsmasq.
+    /// Starts the VM.
     pub fn start(&self) -> Result<()> {
+        self.start_by(|domain| domain.create())
+    }
+
+    /// On a fresh host only after libvirt has created its directory for dnsmasq.
+    fn start_by(&self, start: fn(&VirtDomain) -> std::result::Result<(), LibvirtError>) -> Result<()> {
         interrupt::check()?;
-        let Err(error) = self.domain.create() else {
+        let Err(error) = start(&self.domain) else {
             return Ok(());
         };
         if dnsmasq_directory::missing(&error).is_none() {
@@ -114,7 +119,7 @@ impl Domain {
         }
         dnsmasq_directory::create(&self.domain.connect().map_err(|e| self.failed("starting", e))?);
         interrupt::check()?;
-        let Err(error) = self.domain.create() else {
+        let Err(error) = start(&self.domain) else {
             return Ok(());
         };
         let advice = dnsmasq_directory::missing(&error).map(|directory| {
@@ -191,7 +196,6 @@ impl Domain {
     /// Boots a VM that does not run. A state that libvirt has saved of it (`virsh managedsave`) is discarded: the disks
     /// may have changed since.
     pub fn boot(&self) -> Result<()> {
-        interrupt::check()?;
         // Drivers without saved states say so.
         if self.domain.has_managed_save(0).unwrap_or(false) {
             log::warn!(
@@ -199,9 +203,7 @@ impl Domain {
                 self.name
             );
         }
-        self.domain
-            .create_with_flags(sys::VIR_DOMAIN_START_FORCE_BOOT)
-            .map_err(|e| self.failed("starting", e))
+        self.start_by(|domain| domain.create_with_flags(sys::VIR_DOMAIN_START_FORCE_BOOT))
     }
 
     /// The running VM's description, or that of the next start when it does not run.
