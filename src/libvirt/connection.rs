@@ -15,7 +15,7 @@ use super::errors::is;
 use super::open::{NotOpen, open};
 use super::private_files::PrivateFiles;
 use super::{Domain, Network, Pool};
-use super::{refusal, uri, warnings};
+use super::{ffi, refusal, uri, warnings};
 use crate::config::{self, DomainType};
 use crate::interrupt;
 use crate::logging;
@@ -43,7 +43,7 @@ impl Connection {
     /// refused to go on for a reason that a second try does not cure.
     pub fn open(config: &config::Libvirt) -> Result<Self> {
         // Expected errors are part of the work here; libvirt would print each one to stderr.
-        virt::error::clear_error_callback();
+        ffi::note_errors();
         // Libvirt has read the files once it is connected, so they go at the end of this function.
         let private = PrivateFiles::write(config)?;
         let full_uri = uri::of(config, private.as_ref().map(PrivateFiles::path));
@@ -52,13 +52,13 @@ impl Connection {
             let error = match not_open {
                 NotOpen::Interrupted(error) => error,
                 NotOpen::TimedOut => refusal::timed_out(config.connect_timeout),
-                NotOpen::Refused(message) => {
-                    let warnings = if refusal::needs_warnings(&message) {
+                NotOpen::Refused(refused) => {
+                    let warnings = if refusal::needs_warnings(&refused.message) {
                         warnings::said_during(|| drop(open(config, &full_uri))).unwrap_or_default()
                     } else {
                         String::new()
                     };
-                    refusal::explain(config, &message, &warnings)
+                    refusal::explain(config, &refused, &warnings)
                 }
             };
             error.during(format!("connecting to libvirt at {uri}"))

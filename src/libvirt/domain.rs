@@ -11,12 +11,13 @@ use virt::sys;
 use super::Connection;
 use super::busy::when_no_other_job;
 use super::connection::parse;
-use super::errors::{is, means_full};
+use super::dnsmasq_directory;
+use super::errors::{cause_in_text, is};
 use super::ffi::{self, RemovedDevices};
 use crate::interrupt;
 use crate::logging;
 use crate::progress::Progress;
-use crate::rpc::{Error, ErrorType, Result};
+use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::xml::element::Element;
 use crate::xml::masked;
 
@@ -102,13 +103,26 @@ impl Domain {
         }
     }
 
-    /// Boots the VM.
+    /// Boots the VM; on a fresh host only after libvirt has created its directory for dnsmasq.
     pub fn start(&self) -> Result<()> {
         interrupt::check()?;
-        self.domain
-            .create()
-            .map_err(|e| self.failed("starting", e))
-            .map(drop)
+        let Err(error) = self.domain.create() else {
+            return Ok(());
+        };
+        if dnsmasq_directory::missing(&error).is_none() {
+            return Err(self.failed("starting", error));
+        }
+        dnsmasq_directory::create(&self.domain.connect().map_err(|e| self.failed("starting", e))?);
+        interrupt::check()?;
+        let Err(error) = self.domain.create() else {
+            return Ok(());
+        };
+        let advice = dnsmasq_directory::missing(&error).map(|directory| {
+            format!("; if {directory} does not exist on the host, create it there: `mkdir -p {directory}`")
+        });
+        let mut error = self.failed("starting", error);
+        error.message.push_str(&advice.unwrap_or_default());
+        Err(error)
     }
 
     /// Makes libvirt start the VM together with itself.
@@ -156,23 +170,38 @@ impl Domain {
         })
     }
 
-    /// Restarts the machine, as its reset button would. A paused one goes on; one that is stopped, has crashed or
-    /// sleeps is started.
-    pub fn reboot(&self) -> Result<()> {
+    /// Resets a machine that runs; a paused one goes on. False where it has to be booted: a guest that has crashed or
+    /// sleeps is stopped, since QEMU does not go on with it after a reset.
+    pub fn reset(&self) -> Result<bool> {
         use virt::domain::DomainState::{Paused, Running};
-        match self.state()? {
-            state if state.is(Running) => self.domain.reset().map_err(|e| self.failed("resetting", e)),
-            state if state.is(Paused) => {
-                self.domain.reset().map_err(|e| self.failed("resetting", e))?;
-                self.domain
-                    .resume()
-                    .map_err(|e| self.failed("resuming", e))
-                    .map(drop)
+        let state = self.state()?;
+        if !state.is(Running) && !state.is(Paused) {
+            if self.is_active()? {
+                self.destroy()?;
             }
-            // Its guest has crashed, or sleeps: QEMU does not go on after a reset.
-            _ if self.is_active()? => self.destroy().and_then(|()| self.start()),
-            _ => self.start(),
+            return Ok(false);
         }
+        self.domain.reset().map_err(|e| self.failed("resetting", e))?;
+        if state.is(Paused) {
+            self.domain.resume().map_err(|e| self.failed("resuming", e))?;
+        }
+        Ok(true)
+    }
+
+    /// Boots a VM that does not run. A state that libvirt has saved of it (`virsh managedsave`) is discarded: the disks
+    /// may have changed since.
+    pub fn boot(&self) -> Result<()> {
+        interrupt::check()?;
+        // Drivers without saved states say so.
+        if self.domain.has_managed_save(0).unwrap_or(false) {
+            log::warn!(
+                "VM {}: discarding the state that libvirt has saved (managed save); the VM boots",
+                self.name
+            );
+        }
+        self.domain
+            .create_with_flags(sys::VIR_DOMAIN_START_FORCE_BOOT)
+            .map_err(|e| self.failed("starting", e))
     }
 
     /// The running VM's description, or that of the next start when it does not run.
@@ -246,7 +275,7 @@ impl Domain {
     /// What a change of the running VM failed for. Where the VM has ended meanwhile, libvirt's words are about anything
     /// else, and the same call works on the stopped VM.
     fn unless_ended(&self, error: Error) -> Error {
-        let within = if means_that_qemu_is_gone(&error.message) {
+        let within = if error.cause == Cause::QemuGone {
             SURE_END_NOTICED_WITHIN
         } else {
             END_NOTICED_WITHIN
@@ -295,9 +324,10 @@ impl Domain {
     /// Returns when the copy is complete; on failure the job is ended.
     pub fn back_up(&self, backup: &Element) -> Result<()> {
         let text = backup.to_string();
-        when_no_other_job(|| {
-            ffi::backup_begin(&self.domain, &text, sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL)
-        })
+        when_no_other_job(
+            || self.is_active().unwrap_or(false),
+            || ffi::backup_begin(&self.domain, &text, sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL),
+        )
         .map_err(|e| self.failed("copying a disk of", e))
         .and_then(|()| self.wait_for_backup().inspect_err(|_| self.end_backup()))
         .map_err(|error| {
@@ -351,10 +381,10 @@ impl Domain {
             .message
             .unwrap_or_else(|| format!("the job ended with state {}", job.kind));
         let message = format!("copying a disk of VM {}: {reason}", self.name);
-        if means_full(&reason) {
-            return Err(Error::new(ErrorType::NoDiskSpace, message));
-        }
-        Err(Error::cloud(message).retryable())
+        Err(match cause_in_text(&reason) {
+            Cause::Full => Error::new(ErrorType::NoDiskSpace, message).because(Cause::Full),
+            _ => Error::cloud(message).retryable(),
+        })
     }
 
     /// Replaces the VM's metadata element of this namespace, in both descriptions; None removes it.
@@ -405,16 +435,4 @@ impl Domain {
         }
         Error::from(e).during(format!("{doing} VM {}", self.name))
     }
-}
-
-/// Its directory in `/proc`, or the other end of its monitor, is not there.
-fn means_that_qemu_is_gone(message: &str) -> bool {
-    [
-        "/proc/",
-        "closed the monitor",
-        "write to monitor",
-        "read from monitor",
-    ]
-    .iter()
-    .any(|part| message.contains(part))
 }

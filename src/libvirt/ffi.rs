@@ -1,6 +1,7 @@
 //! The libvirt calls that the `virt` crate lacks; with `reply_wait`, the only `unsafe` code.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_void};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -9,6 +10,45 @@ use virt::domain::Domain;
 use virt::error::Error as LibvirtError;
 use virt::stream::Stream;
 use virt::sys;
+
+thread_local! {
+    /// Message and errno of the last system error that libvirt reported in this thread.
+    static LAST_SYSTEM_ERROR: RefCell<Option<(String, i32)>> = const { RefCell::new(None) };
+}
+
+/// virSetErrorFunc: keeps libvirt from printing its errors to stderr, and keeps the errno of system errors, which libvirtd
+/// sends along and `virt` 0.5 drops.
+pub(super) fn note_errors() {
+    // SAFETY: the callback is a function of this program and takes no data.
+    unsafe { sys::virSetErrorFunc(std::ptr::null_mut(), Some(note_error)) };
+}
+
+extern "C" fn note_error(_data: *mut c_void, error: sys::virErrorPtr) {
+    // SAFETY: libvirt calls this with an error of the calling thread, which stays as it is until the call returns.
+    let (code, message, errno) = unsafe {
+        let error = &*error;
+        (error.code, error.message, error.int1)
+    };
+    if code.cast_unsigned() != sys::VIR_ERR_SYSTEM_ERROR || message.is_null() {
+        return;
+    }
+    // SAFETY: the message of an error ends with a zero.
+    let message = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+    // A thread that is just ending decides nothing any more.
+    let _ = LAST_SYSTEM_ERROR.try_with(|last| *last.borrow_mut() = Some((message, errno)));
+}
+
+/// The errno of the system error with this message, if it was the last one of this thread.
+pub(super) fn errno_of(message: &str) -> Option<i32> {
+    LAST_SYSTEM_ERROR
+        .try_with(|last| {
+            let last = last.borrow();
+            let (_, errno) = last.as_ref().filter(|(noted, _)| noted == message)?;
+            Some(*errno).filter(|errno| *errno > 0)
+        })
+        .ok()
+        .flatten()
+}
 
 unsafe extern "C" {
     /// Of the C library, for what libvirt allocates and hands over.

@@ -7,7 +7,7 @@ use virt::error::ErrorNumber;
 use virt::sys;
 
 use super::connection::parse;
-use super::errors::is;
+use super::errors::{is, says_in_english_that_there_is_no_domain};
 use super::ffi;
 use super::{Connection, Domain, Network, Pool, Volume, VolumeState};
 use crate::interrupt;
@@ -273,6 +273,20 @@ impl Connection {
         self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE)
     }
 
+    /// Names of the pools that are not active, and the directories or devices on the host where their volumes are.
+    pub fn inactive_pool_targets(&self) -> Result<Vec<(String, String)>> {
+        let mut targets = Vec::new();
+        for pool in self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE)? {
+            // Pools come and go while we look.
+            if let Ok(xml) = pool.xml()
+                && let Some(path) = xml.descend(&["target", "path"])
+            {
+                targets.push((pool.name.clone(), path.text()));
+            }
+        }
+        Ok(targets)
+    }
+
     /// Versions of libvirtd and of its QEMU, as libvirt counts: 9001002 is 9.1.2.
     pub fn versions(&self) -> Result<(u32, u32)> {
         let failed = |e| Error::from(e).during("asking for versions");
@@ -292,6 +306,17 @@ impl Connection {
             .filter_map(|model| model.child("model"))
             .map(Element::text)
             .collect())
+    }
+
+    /// Whether the host's daemon speaks English; what it says of a domain that does not exist shows it. Its messages are
+    /// not understood else, as far as libvirt has no number for what they say.
+    pub fn speaks_english(&self) -> Result<bool> {
+        let nobody = uuid::Uuid::new_v4().to_string();
+        match self.connect.lookup_domain_by_name(&nobody) {
+            Err(e) if is(&e, ErrorNumber::NoDomain) => Ok(says_in_english_that_there_is_no_domain(&e)),
+            Err(e) => Err(Error::from(e).during("looking up a VM that does not exist")),
+            Ok(_) => Ok(true),
+        }
     }
 
     /// What guests of this type (`kvm`, `qemu`) can have here.

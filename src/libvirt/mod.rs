@@ -3,6 +3,7 @@
 mod busy;
 mod connection;
 mod copying;
+mod dnsmasq_directory;
 mod domain;
 mod errors;
 mod event_loop;
@@ -24,6 +25,7 @@ mod volume;
 mod warnings;
 
 pub use connection::Connection;
+pub use dnsmasq_directory::NETWORK_PREFIX as DNSMASQ_NETWORK_PREFIX;
 pub use domain::{Changes, Domain};
 pub use ffi::RemovedDevices;
 pub use inspect::{DomainStatus, VolumeDetails};

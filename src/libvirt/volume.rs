@@ -12,7 +12,7 @@ use super::busy::when_free;
 use super::connection::parse;
 use super::errors::is;
 use crate::logging;
-use crate::rpc::{Error, Result};
+use crate::rpc::{Cause, Error, Result};
 use crate::xml::element::Element;
 use crate::xml::volume::VolumeFormat;
 
@@ -141,7 +141,7 @@ impl Volume {
     pub fn delete_with_snapshots(&self) -> Result<()> {
         self.delete_with(VIR_STORAGE_VOL_DELETE_WITH_SNAPSHOTS)
             .map_err(|e| {
-                if e.message.contains("failed to unprotect snapshot") {
+                if e.cause == Cause::Shared {
                     e.during("snapshots taken of it still share its data, delete them first")
                 } else {
                     e
@@ -151,7 +151,7 @@ impl Volume {
 
     fn delete_with(&self, flags: u32) -> Result<()> {
         let _step = logging::step(format!("deleting volume {} in pool {}", self.name, self.pool));
-        match when_free(|| self.volume.delete(flags)) {
+        match self.when_free(|| self.volume.delete(flags)) {
             Ok(()) => Ok(()),
             Err(e) if is(&e, ErrorNumber::NoStorageVolume) => Ok(()),
             Err(e) => Err(self.failed("deleting", e)),
@@ -166,7 +166,8 @@ impl Volume {
     pub(super) fn read(&self, connection: &Connection, offset: u64, length: u64) -> Result<Vec<u8>> {
         let failed = |e| self.failed("downloading", e);
         let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
-        when_free(|| self.volume.download(&stream, offset, length, 0)).map_err(failed)?;
+        self.when_free(|| self.volume.download(&stream, offset, length, 0))
+            .map_err(failed)?;
         let mut content = Vec::new();
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -182,7 +183,7 @@ impl Volume {
     /// Overwrites the content, so that the next owner of the blocks cannot read it; a volume that is gone is fine.
     pub(super) fn wipe(&self) -> Result<()> {
         let _step = logging::step(format!("wiping volume {} in pool {}", self.name, self.pool));
-        match when_free(|| self.volume.wipe(0)) {
+        match self.when_free(|| self.volume.wipe(0)) {
             Err(e) if !is(&e, ErrorNumber::NoStorageVolume) => Err(self.failed("wiping", e)),
             _ => Ok(()),
         }
@@ -194,7 +195,8 @@ impl Volume {
     }
 
     fn resize_with(&self, bytes: u64, flags: u32) -> Result<()> {
-        when_free(|| self.volume.resize(bytes, flags)).map_err(|e| self.failed("resizing", e))
+        self.when_free(|| self.volume.resize(bytes, flags))
+            .map_err(|e| self.failed("resizing", e))
     }
 
     /// Puts these bytes over the content of a small raw volume, and the filler over what is left of it. One that is too
@@ -213,6 +215,21 @@ impl Volume {
         let mut content = bytes.to_vec();
         content.resize(usize::try_from(capacity).unwrap_or(bytes.len()), filler);
         self.fill(connection, &content)
+    }
+
+    /// Makes the libvirt call, again while another job is at work on the volume.
+    pub(super) fn when_free<T>(
+        &self,
+        call: impl FnMut() -> std::result::Result<T, LibvirtError>,
+    ) -> std::result::Result<T, LibvirtError> {
+        when_free(|| self.pool_is_active(), call)
+    }
+
+    pub(super) fn pool_is_active(&self) -> bool {
+        self.volume
+            .lookup_storage_pool()
+            .and_then(|pool| pool.is_active())
+            .unwrap_or(false)
     }
 
     pub(super) fn failed(&self, doing: &str, e: LibvirtError) -> Error {

@@ -10,9 +10,10 @@ use super::Cpi;
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool};
 use crate::logging;
-use crate::rpc::{Arguments, Error, Result};
+use crate::measures::size;
+use crate::rpc::{Arguments, Cause, Error, ErrorType, Result};
 use crate::sidecar::marker;
-use crate::stemcell::{self, Record, StemcellProperties, with_image};
+use crate::stemcell::{self, Record, StemcellProperties, least_bytes, with_image};
 use crate::throttle;
 use crate::undo::Undo;
 use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
@@ -76,7 +77,10 @@ fn upload<'a>(
 ) -> Result<Undo<'a>> {
     let name = cid.as_str();
     let _step = logging::step(format!("uploading stemcell {cid}"));
+    let room = pool.room()?;
     with_image(image_path, properties, |image| {
+        require_room(pool, room, least_bytes(image_path, image.capacity))
+            .map_err(|e| e.during(format!("uploading stemcell {cid}")))?;
         let spec = VolumeSpec {
             name,
             capacity: image.capacity,
@@ -89,13 +93,31 @@ fn upload<'a>(
         undo.push(format!("volume {name}"), move || delete_volume(cpi, &owned));
         marker::begin(pool, name)?;
         let volume = pool.create_volume(&plain(&spec), name)?;
-        let length = volume.upload(libvirt, image.content, image.holes_from)?;
+        let length = volume.upload(libvirt, image.content, image.holes_from, room)?;
         volume.require_capacity(match image.format {
             VolumeFormat::Raw => length,
             VolumeFormat::Qcow2 => image.capacity,
         })?;
         Ok(undo)
     })
+}
+
+/// Before anything is created.
+fn require_room(pool: &Pool, room: u64, least: u64) -> Result<()> {
+    if least <= room {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorType::NoDiskSpace,
+        format!(
+            "it takes {} at least, but {} are free in pool {}; free some room there, or name another pool as \
+             settings.stemcell_pool_name",
+            size(least),
+            size(room),
+            pool.name
+        ),
+    )
+    .because(Cause::Full))
 }
 
 fn delete_volume(cpi: &Cpi, name: &str) -> Result<()> {

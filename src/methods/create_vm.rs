@@ -134,7 +134,9 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
         network::unreserve(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
     });
     network::reserve(libvirt, &config.settings, &vm.cid, &vm.nics)?;
-    domain.set_autostart()?;
+    if config.settings.vm_autostart {
+        domain.set_autostart()?;
+    }
     {
         let _step = logging::step(format!("starting VM {}", vm.cid));
         domain.start()?;

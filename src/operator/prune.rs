@@ -4,6 +4,7 @@
 
 mod directories;
 mod find;
+mod networks;
 mod uses;
 mod volumes;
 
@@ -83,6 +84,7 @@ pub enum Target {
     DhcpEntries {
         vm: String,
     },
+    Network,
     Directory,
 }
 
@@ -173,6 +175,7 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
             let vm = Cid::new(vm).map_err(Error::cpi)?;
             network::unreserve_in(libvirt, &vm, |network| network == leftover.place).map(drop)
         }
+        Target::Network => networks::delete(libvirt, &leftover.name),
         Target::Directory => directories::delete(leftover),
     }
 }
@@ -222,7 +225,7 @@ fn report(leftovers: &[Leftover], wanted: &Prune) -> String {
             leftover.kind.to_owned(),
             leftover.name.clone(),
             match leftover.target {
-                Target::DhcpEntries { .. } | Target::Directory => "-".to_owned(),
+                Target::DhcpEntries { .. } | Target::Network | Target::Directory => "-".to_owned(),
                 _ => size(leftover.bytes),
             },
             age(leftover.written_at),

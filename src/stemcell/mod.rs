@@ -16,7 +16,7 @@ mod record;
 mod vhd;
 mod vmdk;
 
-pub use archive::with_image;
+pub use archive::{least_bytes, with_image};
 pub use find::{find, get, require_kept};
 pub use image::Image;
 // For tests of bad input: the same readers, without a file.

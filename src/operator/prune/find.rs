@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::uses::Uses;
-use super::{Leftover, Target, directories};
+use super::{Leftover, Target, directories, networks};
 use crate::cid::{Cid, names_disk};
 use crate::cli::Prune;
 use crate::libvirt::Connection;
@@ -37,6 +37,7 @@ pub fn find(libvirt: &Connection, wanted: &Prune) -> Result<Vec<Leftover>> {
     found.extend(deletions(&host, &judge));
     found.extend(probes(&host, &uses, &judge));
     found.extend(dhcp_entries(&host, &entries, &judge));
+    found.extend(networks::find(libvirt)?);
     found.extend(directories::find(wanted.older_than));
     let places = &wanted.places;
     found.retain(|leftover| places.is_empty() || places.contains(&leftover.place));
