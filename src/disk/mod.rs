@@ -7,6 +7,7 @@ mod layers;
 mod properties;
 mod record;
 mod state;
+pub mod unread_pools;
 pub mod users;
 mod volume;
 
@@ -68,12 +69,26 @@ pub fn path(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<String> 
 /// # Errors
 /// `DiskNotFound`.
 pub fn get(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<Volume> {
-    find(libvirt, config, cid)?.ok_or_else(|| {
-        Error::new(
-            ErrorType::DiskNotFound,
-            format!("disk {cid} does not exist in any active pool of {}", libvirt.uri),
-        )
-    })
+    if let Some(volume) = find(libvirt, config, cid)? {
+        return Ok(volume);
+    }
+    let inactive: Vec<String> = libvirt
+        .inactive_pools()?
+        .into_iter()
+        .map(|pool| pool.name)
+        .collect();
+    let hint = if inactive.is_empty() {
+        String::new()
+    } else {
+        format!(" (inactive pools: {})", inactive.join(", "))
+    };
+    Err(Error::new(
+        ErrorType::DiskNotFound,
+        format!(
+            "disk {cid} does not exist in any active pool of {}{hint}",
+            libvirt.uri
+        ),
+    ))
 }
 
 /// What the agent finds the disk by, whatever order the guest numbers its disks in.

@@ -296,6 +296,17 @@ impl Connection {
         ))
     }
 
+    /// Whether the host's daemon speaks English; what it says of a domain that does not exist shows it. Its messages are
+    /// not understood else, as far as libvirt has no number for what they say.
+    pub fn speaks_english(&self) -> Result<bool> {
+        let nobody = uuid::Uuid::new_v4().to_string();
+        match self.connect.lookup_domain_by_name(&nobody) {
+            Err(e) if is(&e, ErrorNumber::NoDomain) => Ok(says_in_english_that_there_is_no_domain(&e)),
+            Err(e) => Err(Error::from(e).during("looking up a VM that does not exist")),
+            Ok(_) => Ok(true),
+        }
+    }
+
     /// What libvirt confines VMs with: `apparmor`, `selinux`, `dac`.
     pub fn security_models(&self) -> Result<Vec<String>> {
         let capabilities = self.capabilities()?;
@@ -306,17 +317,6 @@ impl Connection {
             .filter_map(|model| model.child("model"))
             .map(Element::text)
             .collect())
-    }
-
-    /// Whether the host's daemon speaks English; what it says of a domain that does not exist shows it. Its messages are
-    /// not understood else, as far as libvirt has no number for what they say.
-    pub fn speaks_english(&self) -> Result<bool> {
-        let nobody = uuid::Uuid::new_v4().to_string();
-        match self.connect.lookup_domain_by_name(&nobody) {
-            Err(e) if is(&e, ErrorNumber::NoDomain) => Ok(says_in_english_that_there_is_no_domain(&e)),
-            Err(e) => Err(Error::from(e).during("looking up a VM that does not exist")),
-            Ok(_) => Ok(true),
-        }
     }
 
     /// What guests of this type (`kvm`, `qemu`) can have here.

@@ -474,3 +474,42 @@ fn reboot_vm_and_delete_vm() {
 fn set_vm_metadata_and_delete_vm() {
     delete_vm_and("set_vm_metadata", |vm, _| json!([vm, {"job": "db", "index": 0}]));
 }
+
+/// Never is there a VM whose backing file is gone, nor a stemcell that was said to be deleted.
+#[test]
+fn create_vm_and_delete_stemcell() {
+    let bench = Bench::new();
+    let sandbox = &bench.sandbox;
+    let image = sandbox.image_without_system();
+    let current = std::cell::RefCell::new(String::new());
+    let (mut created, mut deleted) = (0, 0);
+    meet(
+        &bench,
+        || {
+            let upload = ("create_stemcell", json!([image, {}]));
+            let stemcell = directly(&bench, &upload)["result"].as_str().unwrap().to_owned();
+            *current.borrow_mut() = stemcell.clone();
+            let create = new_vm_arguments(&bench, &stemcell, 30);
+            (("create_vm", create), ("delete_stemcell", json!([stemcell])))
+        },
+        |answers| {
+            let (what, stemcell) = (&answers.what, current.borrow().clone());
+            let (is_created, is_deleted) = answers.outcomes();
+            (created, deleted) = (
+                created + usize::from(is_created),
+                deleted + usize::from(is_deleted),
+            );
+            assert!(!(is_created && is_deleted), "{what}");
+            assert_eq!(bench.file_of(&stemcell).exists(), !is_deleted, "{what}");
+            if is_created {
+                let vm = answers.one["result"][0].as_str().unwrap();
+                assert_eq!(virsh(&["domstate", vm]).trim(), "running", "{what}");
+                sandbox.call("delete_vm", json!([vm])).result();
+            }
+            sandbox.call("delete_stemcell", json!([stemcell])).result();
+            require_nothing_of(sandbox, &stemcell, what);
+            require_nothing_of(sandbox, "vm-", what);
+        },
+    );
+    assert!(created > 0 && deleted > 0, "{created} created, {deleted} deleted");
+}
