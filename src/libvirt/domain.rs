@@ -366,11 +366,19 @@ impl Domain {
 
     fn wait_for_backup(&self) -> Result<()> {
         let failed = |e| self.failed("copying a disk of", e);
+        // While libvirt gives the VM rights to the copy or takes them away, it answers nothing about the job. Where it
+        // reloads an AppArmor profile for that on a busy host, it may be longer than it lets calls wait.
+        let job = |flags| {
+            when_no_other_job(
+                || self.is_active().unwrap_or(false),
+                || ffi::job(&self.domain, flags),
+            )
+        };
         // Nearly empty disks are copied in some milliseconds.
         let mut pause = Duration::from_millis(2);
         let mut progress = None;
         loop {
-            let job = ffi::job(&self.domain, 0).map_err(failed)?;
+            let job = job(0).map_err(failed)?;
             if job.kind == sys::VIR_DOMAIN_JOB_NONE {
                 break;
             }
@@ -382,7 +390,7 @@ impl Domain {
             pause = (pause * 3 / 2).min(Duration::from_millis(250));
         }
         drop(progress);
-        let job = ffi::job(&self.domain, sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(failed)?;
+        let job = job(sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(failed)?;
         if job.kind == sys::VIR_DOMAIN_JOB_COMPLETED {
             return Ok(());
         }
