@@ -155,7 +155,7 @@ impl Crowded {
                     .answer("direct", method, arguments)
                     .error("CloudError", false);
                 assert!(
-                    message.contains(&format!("it is attached to foreign-{number};")),
+                    message.contains(&format!("it is attached to foreign-{number} (")),
                     "{message}"
                 );
             }
