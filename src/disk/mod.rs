@@ -14,7 +14,7 @@ mod volume;
 pub use attachment::Attachments;
 pub use claim::{Claim, require_unclaimed};
 pub use detach::detach_live;
-pub use layers::{disk_cids_in, disks, volumes_of};
+pub use layers::{Layer, cid_of, disk_cids_in, disks, layer_of, name_of, volumes_of};
 pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
 pub use state::{format, require_unwritten, state};

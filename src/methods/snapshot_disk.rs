@@ -73,6 +73,7 @@ fn copy(cpi: &Cpi, disk_cid: &Cid, volume: &Volume, record: &Record, snapshot_ci
     }
     for user in &users {
         if let Some(live) = user.attachments.live_disk(&volume.name) {
+            libvirt.require_live_copies()?;
             let target = pool.create_volume(&plain(&spec), spec.name)?;
             back_up(&user.domain, &user.attachments, live, kind, &target, &state)?;
             return Ok(target);

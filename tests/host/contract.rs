@@ -150,19 +150,18 @@ pub fn a_vm_and_its_disk(cpi: &Cpi<'_>, disk_pool: &str) {
     assert_clean(cpi.host, disk_pool);
 }
 
-/// Attaches a new disk to a VM that boots, copies it, starts the VM with it again, and deletes it.
+/// Attaches a new disk to the running VM, copies it, starts the VM with it again, and deletes it.
 pub fn with_a_disk(cpi: &Cpi<'_>, vm: &str, cloud_properties: Value) {
-    wait_until_up(cpi.host, vm, 1);
     let disk = cpi.call("create_disk", json!([8, cloud_properties])).text();
     cpi.call("attach_disk", json!([vm, disk])).result();
     let snapshot = cpi.call("snapshot_disk", json!([disk, {}])).text();
     // Not a reset: a new QEMU, confined anew.
-    cpi.host.run(&format!("virsh -q destroy {vm}"));
+    cpi.host
+        .run(&format!("virsh -q destroy {vm}; : >{CONSOLES}/{vm}.log"));
     cpi.call("reboot_vm", json!([vm])).result();
-    wait_until_up(cpi.host, vm, 2);
+    wait_until_up(cpi.host, vm, 1);
     assert_eq!(cpi.call("get_disks", json!([vm])).result(), json!([disk]));
     cpi.call("detach_disk", json!([vm, disk])).result();
     cpi.call("delete_disk", json!([disk])).result();
     cpi.call("delete_snapshot", json!([snapshot])).result();
-    cpi.host.run(&format!("test -e {CONSOLES}/{vm}.log"));
 }

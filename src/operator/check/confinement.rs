@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::libvirt::Connection;
 use crate::operator::probe::Probe;
-use crate::rpc::Result;
+use crate::rpc::{Error, Result};
 use crate::xml::element::Element;
 
 /// A security model of libvirt that confines VMs by rules of its own. `dac`, the third, is file permissions.
@@ -38,13 +38,13 @@ impl Model {
     }
 
     /// A VM starts without this model, and not with it.
-    pub fn finding(self, what: &str, error: &str, probe: Option<&Probe>) -> Finding {
+    pub fn finding(self, what: &str, error: &Error, probe: Option<&Probe>) -> Finding {
         let name = match self {
             Self::AppArmor => "AppArmor",
             Self::SeLinux => "SELinux",
         };
         let Some(probe) = probe else {
-            return Finding::wrong(what, format!("{name} keeps VMs from starting: {error}"))
+            return Finding::failed(what, &format!("{name} keeps VMs from starting: "), error)
                 .cured_by(format!("on the host: {}", self.denials()));
         };
         let pool = &probe.volume.pool;

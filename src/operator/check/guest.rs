@@ -74,7 +74,7 @@ pub fn runs(libvirt: &Connection, config: &Config, domain_type: &str, probe: Opt
         .into_iter()
         .find(|model| run(domain_type, probe, Some(*model)).is_ok())
     {
-        return model.finding(what, &error.message, probe);
+        return model.finding(what, &error, probe);
     }
     if let Some(probe) = probe
         && run(domain_type, None, None).is_ok()
