@@ -75,14 +75,7 @@ ip link set trunk up",
     );
     let cpi = Cpi::over(host, "tls");
     let stemcell = cpi.stemcell();
-    let on = |cloud_properties: serde_json::Value| {
-        let networks = json!({"default": {"type": "manual", "ip": "10.145.0.10", "netmask": "255.255.255.0",
-            "gateway": "10.145.0.1", "dns": [], "default": ["dns", "gateway"], "cloud_properties": cloud_properties}});
-        cpi.call(
-            "create_vm",
-            json!(["agent", stemcell, {"memory": 64, "machine": "pc"}, networks, [], {}]),
-        )
-    };
+    let on = |network: serde_json::Value| cpi.vm_at(&stemcell, "10.145.0.10", network, json!({}));
     let delete = |answer: crate::sandbox::Answer| {
         let vm = answer.result()[0].as_str().unwrap().to_owned();
         cpi.call("delete_vm", json!([vm])).result();
