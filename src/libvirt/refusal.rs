@@ -6,7 +6,7 @@ use crate::rpc::Error;
 /// What libvirt says where it did not take the server's certificate. The reason is only in its warnings.
 const CERTIFICATE_REFUSED: &str = "Failed to verify peer's certificate";
 
-/// Words of libvirt, GnuTLS, libssh or SASL, one set of which is all in a message, and what that means here. The
+/// Words of libvirt, GnuTLS, OpenSSH or SASL, one set of which is all in a message, and what that means here. The
 /// first that fits counts.
 const REASONS: &[(&[&[&str]], &str)] = &[
     (
@@ -94,23 +94,35 @@ const REASONS: &[(&[&[&str]], &str)] = &[
          without polkit, set unix_sock_group, unix_sock_rw_perms and auth_unix_rw in libvirtd.conf",
     ),
     (
-        &[&["SSH host key"], &["SSH HOST KEY"], &["session host key"]],
+        &[
+            &["Host key verification failed"],
+            &["host key is known for"],
+            &["REMOTE HOST IDENTIFICATION HAS CHANGED"],
+        ],
         "the host's SSH key is not one of libvirt.ssh.host_key; see `ssh-keyscan` for the keys that it has, and make \
          sure that they are its own",
     ),
     (
-        &[&["private key", "reading"], &["private key", "import"]],
+        &[&["Load key "]],
         "libvirt.ssh.private_key is no private key that can be used without a passphrase",
     ),
     (
-        &[&["SSH", "authenticat"], &["libssh", "authenticat"]],
+        &[&["Permission denied (publickey"]],
         "the host did not accept the key of libvirt.ssh.private_key for the user libvirt.username",
+    ),
+    (
+        &[&["OpenSSH client"]],
+        "the OpenSSH client is not installed here; install the package openssh-client, with `ssh` in PATH",
+    ),
+    (
+        &[&["nc: not found"], &["nc: command not found"]],
+        "the host has neither virt-ssh-helper nor nc; install libvirt 6.8 or later there",
     ),
 ];
 
 /// Libvirt refused to connect, or was refused. Not ok to retry where the reason is known to stay.
 pub(super) fn explain(config: &Libvirt, message: &str, warnings: &str) -> Error {
-    let said = &without_secrets(config, message);
+    let said = &on_one_line(&without_secrets(config, message));
     let fits = |words: &&[&str]| {
         words
             .iter()
@@ -136,6 +148,13 @@ pub(super) fn timed_out(seconds: u64) -> Error {
         "no answer within {seconds} s (libvirt.connect_timeout); is the host up, and does a firewall let us through?"
     ))
     .retryable()
+}
+
+/// OpenSSH says several lines, some of them a frame of `@`.
+fn on_one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim);
+    let lines: Vec<&str> = lines.filter(|line| !line.trim_matches('@').is_empty()).collect();
+    lines.join(" ")
 }
 
 /// None of these libraries is known to quote a password, but the promise is ours.

@@ -16,6 +16,7 @@ mod show;
 mod table;
 mod things;
 mod tree;
+mod version;
 mod volume_name;
 
 use std::io::{ErrorKind, Write};
@@ -27,6 +28,8 @@ use crate::config::{Config, LogLevel};
 use crate::progress::terminal_width;
 use crate::rpc::{Error, Result};
 use crate::{even_when_it_panics, logging};
+
+pub use version::text as version;
 
 /// Runs a command. The exit code is 1 when it failed, or found something wrong.
 pub fn run(cli: &Cli, command: &Command) -> i32 {
