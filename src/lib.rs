@@ -15,15 +15,15 @@ mod methods;
 #[doc(hidden)]
 pub mod network;
 mod operator;
-mod partial;
 mod progress;
-mod record_volume;
 pub mod rpc;
+mod sidecar;
 pub mod sparse;
 pub mod stemcell;
 mod throttle;
 mod undo;
 mod vm;
+mod volume_name;
 pub mod xml;
 
 use std::io::{Read, Write};

@@ -1,92 +1,72 @@
-//! Keeps slow hosts from being swamped: lock files that the heavy parts of calls are done under.
+//! Keeps slow hosts from being swamped: lock files that are held during the heavy parts of calls.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+mod lock_file;
+
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use fs2::FileExt;
-
+use self::lock_file::{LockFile, holder};
 use crate::config::{Throttle, ThrottleName};
 use crate::interrupt;
 use crate::logging;
 use crate::rpc::{Error, Result};
 
-/// How often the first one in the queue looks for a free slot, where there are several.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// Bytes of a lock file that an error shows. Ours are shorter.
-const SHOWN_BYTES: u64 = 200;
+/// How often the first call in the queue checks for a free slot, where there are several.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// Held while heavy work is done. The kernel lets go of the lock when the process ends, however it ends.
-pub struct Turn(Option<File>);
+/// Held during heavy work. The kernel releases the lock when the process ends, however it ends.
+pub struct ThrottleGuard(Option<LockFile>);
 
-impl Drop for Turn {
+impl Drop for ThrottleGuard {
     fn drop(&mut self) {
-        // Whoever locks the file next may be no CPI, and says nothing of itself.
-        if let Some(file) = &self.0
-            && let Err(e) = file.set_len(0)
+        if let Some(lock) = &self.0
+            && let Err(e) = lock.clear()
         {
             log::debug!("emptying the lock file: {e}");
         }
     }
 }
 
-/// Waits for this process' turn; at once when nothing is throttled.
+/// Waits for the lock; returns at once when nothing is throttled.
 ///
 /// # Errors
-/// `CpiError` naming the lock file when it cannot be opened or locked; `CloudError`, ok to retry, that says who has
-/// the turn and since when, after `throttle.timeout`.
-pub fn wait(config: &Throttle) -> Result<Turn> {
+/// `CpiError` naming the lock file when it cannot be opened or locked; `CloudError`, ok to retry, that names the lock
+/// holder and since when it holds the lock, after `throttle.timeout`.
+pub fn acquire(config: &Throttle) -> Result<ThrottleGuard> {
     match config.name {
-        ThrottleName::Noop => Ok(Turn(None)),
+        ThrottleName::Noop => Ok(ThrottleGuard(None)),
         ThrottleName::FileLock => {
-            let mut file = Wait::new(config).for_turn()?;
-            sign(&mut file).map_err(|e| failed(&config.path, &e))?;
-            Ok(Turn(Some(file)))
+            let lock = Wait::new(config).for_slot()?;
+            lock.sign().map_err(|e| failed(&config.path, &e))?;
+            Ok(ThrottleGuard(Some(lock)))
         }
     }
 }
 
-/// Looks whether the lock file can be opened, as a call does, and who has it: None when it is free.
+/// Checks whether the lock file can be opened, as a call does. The result is the lock holder, None when it is free.
 ///
 /// # Errors
 /// `CpiError` naming the file.
 pub fn probe(path: &Path) -> Result<Option<String>> {
-    let file = open(path)?;
-    match FileExt::try_lock_exclusive(&file) {
-        Ok(()) => Ok(None),
-        Err(e) if e.kind() == fs2::lock_contended_error().kind() => {
-            let holder = holder(path).unwrap_or_else(|| "somebody who does not say who it is".to_owned());
-            Ok(Some(format!("held by {holder}")))
-        }
-        Err(e) => Err(failed(path, &e)),
+    let lock = open(path)?;
+    if lock.try_lock().map_err(|e| failed(path, &e))? {
+        return Ok(None);
     }
+    let holder = holder(path).unwrap_or_else(|| "an unknown process; see /proc/locks".to_owned());
+    Ok(Some(format!("held by {holder}")))
+}
+
+fn open(path: &Path) -> Result<LockFile> {
+    LockFile::open(path).map_err(|e| failed(path, &e))
 }
 
 fn failed(path: &Path, e: &std::io::Error) -> Error {
-    Error::cpi(format!("locking throttle.path {}: {e}", path.display()))
-}
-
-/// Opened for writing, as NFS wants it for an exclusive lock; to be read by whoever waits in vain.
-fn open(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(|e| failed(path, &e))
-}
-
-/// Says in the file who has locked it.
-fn sign(file: &mut File) -> std::io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    let now = logging::timestamp(SystemTime::now());
-    let (pid, request) = (std::process::id(), logging::request_id());
-    file.write_all(format!("process {pid}, request {request}, since {now}\n").as_bytes())
+    Error::cpi(format!(
+        "locking throttle.path {}: {e} (set throttle.path to a regular file that the CPI's user can open)",
+        path.display()
+    ))
 }
 
 /// One call's waiting, which may take as long as `throttle.timeout` in all.
@@ -104,7 +84,7 @@ impl<'a> Wait<'a> {
     }
 
     /// The locked file of one slot.
-    fn for_turn(&self) -> Result<File> {
+    fn for_slot(&self) -> Result<LockFile> {
         let path = &self.config.path;
         let _step = logging::step(format!("waiting for the lock {}", path.display()));
         if self.config.limit == 1 {
@@ -113,23 +93,22 @@ impl<'a> Wait<'a> {
         let slots = (1..=self.config.limit)
             .map(|n| self.slot(n))
             .collect::<Vec<PathBuf>>();
-        // No call waits for one of several locks at once: one looks at all of them in turn, and the others sleep
-        // until it has one.
+        // No call can wait for one of several locks at once: the first in the queue polls all of them, and the others
+        // sleep until it has one.
         let _first_in_queue = self.for_lock(&suffixed(path, "queue"))?;
         loop {
             for slot in &slots {
-                let file = open(slot)?;
-                match FileExt::try_lock_exclusive(&file) {
-                    Ok(()) => return Ok(file),
-                    Err(e) if e.kind() == fs2::lock_contended_error().kind() => {}
-                    Err(e) => return Err(failed(slot, &e)),
+                let lock = open(slot)?;
+                let is_held = lock.try_lock().and_then(|held| Ok(held && lock.is_at(slot)?));
+                if is_held.map_err(|e| failed(slot, &e))? {
+                    return Ok(lock);
                 }
             }
             match self.left() {
-                Some(left) if left.is_zero() => return Err(self.in_vain()),
+                Some(left) if left.is_zero() => return Err(self.timed_out()),
                 left => {
                     interrupt::check()?;
-                    thread::sleep(left.unwrap_or(LOOK_EVERY).min(LOOK_EVERY));
+                    thread::sleep(left.unwrap_or(POLL_INTERVAL).min(POLL_INTERVAL));
                 }
             }
         }
@@ -143,27 +122,34 @@ impl<'a> Wait<'a> {
         }
     }
 
+    /// The lock of this file, once it is free.
+    fn for_lock(&self, path: &Path) -> Result<LockFile> {
+        loop {
+            let lock = self.for_open_lock(path, open(path)?)?;
+            if lock.is_at(path).map_err(|e| failed(path, &e))? {
+                return Ok(lock);
+            }
+        }
+    }
+
     /// Sleeps in the kernel until this lock is free.
-    fn for_lock(&self, path: &Path) -> Result<File> {
-        let file = open(path)?;
-        match FileExt::try_lock_exclusive(&file) {
-            Ok(()) => return Ok(file),
-            Err(e) if e.kind() == fs2::lock_contended_error().kind() => {}
-            Err(e) => return Err(failed(path, &e)),
+    fn for_open_lock(&self, path: &Path, lock: LockFile) -> Result<LockFile> {
+        if lock.try_lock().map_err(|e| failed(path, &e))? {
+            return Ok(lock);
         }
         let (sender, outcome) = channel();
         // The kernel has no bound for this wait. A thread that waits in vain ends with the process, soon.
         thread::Builder::new()
             .name("throttle".into())
             .spawn(move || {
-                let locked = FileExt::lock_exclusive(&file).map(|()| file);
+                let locked = lock.lock().map(|()| lock);
                 // Nobody listens any more after the timeout.
                 let _ = sender.send(locked);
             })
             .map_err(|e| failed(path, &e))?;
         match interrupt::receive(&outcome, self.left())? {
             Ok(locked) => locked.map_err(|e| failed(path, &e)),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(self.in_vain()),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(self.timed_out()),
         }
     }
 
@@ -173,34 +159,22 @@ impl<'a> Wait<'a> {
             .then(|| Duration::from_secs(self.config.timeout).saturating_sub(self.started.elapsed()))
     }
 
-    fn in_vain(&self) -> Error {
+    fn timed_out(&self) -> Error {
         let holders: Vec<String> = (1..=self.config.limit)
             .filter_map(|n| holder(&self.slot(n)))
             .collect();
         let holders = if holders.is_empty() {
-            "the holder has not said who it is; see /proc/locks".to_owned()
+            "held by an unknown process; see /proc/locks".to_owned()
         } else {
             format!("held by {}", holders.join("; "))
         };
         Error::cloud(format!(
-            "waiting for a turn to work on storage: {} was not free within {} s (throttle.timeout): {holders}",
+            "waiting for the lock {}: not released within {} s: {holders} (raise throttle.timeout or throttle.limit)",
             self.config.path.display(),
             self.config.timeout
         ))
         .retryable()
     }
-}
-
-/// What the holder of this lock says of itself.
-fn holder(path: &Path) -> Option<String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .ok()?
-        .take(SHOWN_BYTES)
-        .read_to_end(&mut bytes)
-        .ok()?;
-    let text = logging::on_one_line(String::from_utf8_lossy(&bytes).trim());
-    (!text.is_empty()).then_some(text)
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Bad input by the thousand, in everything that takes bytes from outside: the functions of `make fuzz`, which does the
-//! same by the million, and by looking at what the code does with them. Here proptest spoils the same seeds, other ones
-//! each time, and makes what fails as small as it can.
+//! same by the million, and by looking at what the code does with them. Here proptest spoils the same seeds, in
+//! ways that `PROPTEST_RNG_SEED` chooses, and makes what fails as small as it can.
 
 #[path = "../fuzz/src/inputs/mod.rs"]
 mod inputs;

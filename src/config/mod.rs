@@ -132,6 +132,8 @@ pub struct Settings {
     pub console_log_dir: String,
     /// Whether volumes of pools that hand out raw blocks are wiped when deleted.
     pub wipe_block_volumes: bool,
+    /// Whether libvirt starts VMs together with itself.
+    pub vm_autostart: bool,
 }
 
 impl Settings {

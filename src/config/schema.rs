@@ -279,6 +279,13 @@ pub const KEYS: &[Key] = &[
         "Directory on the libvirt host where the built-in domain logs each VM's serial console, as `<vm cid>.log`; empty: nowhere.",
     ),
     key(
+        "settings.vm_autostart",
+        Kind::Boolean,
+        "true",
+        "Whether libvirt starts VMs together with itself, as after a reboot of the host. False: they stay off until BOSH's \
+         resurrector or `bosh cck` recreates or reboots them. Holds for VMs made from then on.",
+    ),
+    key(
         "settings.wipe_block_volumes",
         Kind::Boolean,
         "true",

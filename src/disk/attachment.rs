@@ -1,53 +1,155 @@
-//! Which VMs refer to a disk, and how: read from the domains' XML, running and defined.
+//! A VM's disks, as its live XML, its persistent XML and its saved state see them.
 
-use std::sync::mpsc::channel;
-use std::thread;
-
-use crate::cid::{Cid, names_disk};
+use super::layers::{Layer, disk_cids_in, disks, layer_of};
 use crate::config::DiskBus;
-use crate::libvirt::{Connection, Domain};
-use crate::rpc::{ErrorType, Result};
-use crate::vm::BOOT;
+use crate::libvirt::Domain;
+use crate::rpc::{Error, Result};
+use crate::volume_name::BOOT;
 use crate::xml::disk::target_name;
 use crate::xml::element::Element;
 
 /// More disks than any bus has places for.
 const MAX_POSITIONS: usize = 1000;
 
-/// How many VMs are asked for at once. Libvirtd works on 5 requests of a connection at a time (`max_client_requests`).
-const LOOKS_AT_ONCE: usize = 4;
-
-/// As many VMs are not worth a thread.
-const SMALLEST_SHARE: usize = 16;
-
-/// A VM's disks, as its running self and its next start see them.
+/// A VM's disks.
+#[derive(Debug, Clone, Default)]
 pub struct Attachments {
     /// None when the VM does not run.
     pub live: Option<Element>,
-    pub persistent: Element,
+    /// What the next boot uses. None for a transient domain, which ends when it stops.
+    pub persistent: Option<Element>,
+    /// What a VM with a managed save image resumes with.
+    pub saved: Option<Element>,
 }
 
 impl Attachments {
     pub fn of(domain: &Domain) -> Result<Self> {
-        let live = if domain.is_active()? {
-            Some(domain.xml()?)
-        } else {
-            None
-        };
+        if !domain.is_active()? {
+            return Ok(Self {
+                live: None,
+                persistent: Some(domain.persistent_xml()?),
+                saved: domain.saved_xml()?,
+            });
+        }
+        let persistent = domain.is_persistent()?.then(|| domain.persistent_xml());
         Ok(Self {
-            live,
-            persistent: domain.persistent_xml()?,
+            live: Some(domain.xml()?),
+            persistent: persistent.transpose()?,
+            saved: None,
         })
     }
 
-    /// The `<disk>` of this volume in the running VM.
-    pub fn live_disk(&self, volume: &str) -> Option<&Element> {
-        self.live.as_ref().and_then(|xml| disk_of(xml, volume))
+    fn views(&self) -> impl Iterator<Item = &Element> {
+        [&self.live, &self.persistent, &self.saved].into_iter().flatten()
     }
 
-    /// The `<disk>` of this volume in the next start's description.
+    /// The `<disk>` of this volume, at whatever layer, in the running VM.
+    pub fn live_disk(&self, volume: &str) -> Option<&Element> {
+        disk_of(self.live.as_ref()?, volume)
+    }
+
+    /// The `<disk>` of this volume, at whatever layer, for the next boot.
     pub fn persistent_disk(&self, volume: &str) -> Option<&Element> {
-        disk_of(&self.persistent, volume)
+        disk_of(self.persistent.as_ref()?, volume)
+    }
+
+    /// Whether a running, booting or resuming VM has the volume in one of its disks.
+    pub fn has(&self, volume: &str) -> bool {
+        self.views().any(|view| disk_of(view, volume).is_some())
+    }
+
+    /// Whether each of them has: nothing is to be attached any more.
+    pub fn all_have(&self, volume: &str) -> bool {
+        self.views().all(|view| disk_of(view, volume).is_some())
+    }
+
+    /// Cids of the persistent disks: of the running VM, else of what the next start boots or resumes with.
+    pub fn disk_cids(&self) -> Vec<String> {
+        match &self.live {
+            Some(live) => disk_cids_in(live),
+            None => self.all_disk_cids(),
+        }
+    }
+
+    /// Cids of the persistent disks in the live XML, the persistent XML or the managed save image.
+    pub fn all_disk_cids(&self) -> Vec<String> {
+        let mut cids = Vec::new();
+        for cid in self.views().flat_map(disk_cids_in) {
+            if !cids.contains(&cid) {
+                cids.push(cid);
+            }
+        }
+        cids
+    }
+
+    /// Which of these volumes have an overlay on them, and its file.
+    pub fn overlays_on<'a>(&self, volumes: &'a [String]) -> Vec<(&'a str, String)> {
+        let overlay = |volume: &'a String| {
+            let mut layers = self
+                .views()
+                .flat_map(disks)
+                .filter_map(|disk| layer_of(disk, volume));
+            layers.find_map(|layer| match layer {
+                Layer::Below(file) => Some((volume.as_str(), file)),
+                Layer::Top | Layer::Elsewhere(_) => None,
+            })
+        };
+        volumes.iter().filter_map(overlay).collect()
+    }
+
+    /// Refuses a volume that is not the top layer of its disk: the newest data is elsewhere.
+    ///
+    /// # Errors
+    /// `CloudError` naming the file that has the data, and the command that brings it back; `path` is the volume's.
+    pub fn require_top_layer(
+        &self,
+        domain: &Domain,
+        volume: &str,
+        path: impl Fn() -> Result<String>,
+    ) -> Result<()> {
+        for disk in self.views().filter_map(|view| disk_of(view, volume)) {
+            let vm = &domain.name;
+            let target = target_of(disk).unwrap_or("TARGET");
+            let running = if self.live.is_some() {
+                String::new()
+            } else {
+                format!("virsh start {vm}; ")
+            };
+            let (what, remedy) = match layer_of(disk, volume) {
+                None | Some(Layer::Top) => continue,
+                Some(Layer::Below(file)) => (
+                    format!("an overlay, {file}"),
+                    format!("virsh blockcommit {vm} {target} --active --wait --pivot, then delete {file}"),
+                ),
+                Some(Layer::Elsewhere(file)) => (
+                    format!("another file, {file}"),
+                    format!(
+                        "virsh blockcopy {vm} {target} {} --reuse-external --transient-job --wait --pivot, then delete \
+                         {file}",
+                        path()?
+                    ),
+                ),
+            };
+            return Err(Error::cloud(format!(
+                "VM {vm} has the newest data of disk {volume} in {what} (bring it back: {running}{remedy})"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses a VM that would resume from a managed save image: what is changed now is not in that image.
+    ///
+    /// # Errors
+    /// `CloudError` with the commands that end this.
+    pub fn require_not_saved(&self, domain: &Domain) -> Result<()> {
+        if self.saved.is_none() {
+            return Ok(());
+        }
+        let vm = &domain.name;
+        Err(Error::cloud(format!(
+            "VM {vm} is saved and resumes with the disks it had then (resume it: virsh start {vm}; or drop its memory: \
+             virsh managedsave-remove {vm})"
+        )))
     }
 
     /// The names (`vda`, ...) of the running VM's disks.
@@ -59,9 +161,10 @@ impl Attachments {
     /// all its disks, whatever the configuration says by now. None where it is no bus of ours.
     pub fn bus_for(&self, volume: &str) -> Option<DiskBus> {
         let boot_disk = || {
-            let all = || disks(&self.persistent).filter(|disk| disk.attribute("device") != Some("cdrom"));
+            let definition = self.persistent.as_ref().or(self.live.as_ref())?;
+            let all = || disks(definition).filter(|disk| disk.attribute("device") != Some("cdrom"));
             let is_boot_disk = |disk: &&Element| disk.child("serial").is_some_and(|s| s.text() == BOOT);
-            // The seed's VMs have no serials; their boot disk is the first.
+            // The Go CPI's VMs have no serials; their boot disk is the first.
             all().find(is_boot_disk).or_else(|| all().next())
         };
         self.live_disk(volume)
@@ -70,8 +173,8 @@ impl Attachments {
             .and_then(|disk| DiskBus::from_name(disk.child("target")?.attribute("bus")?))
     }
 
-    /// Where the guest finds the volume if it was attached without a serial, as the seed's CPI does: by its place then,
-    /// as the seed's CPI says itself. None where it has a serial, or will get one because it is not attached yet.
+    /// Where the guest finds the volume if it was attached without a serial, as the Go CPI does: by its place then, as the
+    /// Go CPI says itself. None where it has a serial, or will get one because it is not attached yet.
     pub fn path_without_serial(&self, volume: &str) -> Option<String> {
         let disk = match self.live {
             Some(_) => self.live_disk(volume)?,
@@ -84,14 +187,13 @@ impl Attachments {
             .flatten()
     }
 
-    /// Where on the bus the volume is or can be: the position it has in one of the descriptions, if it is free in
+    /// Where on the bus the volume is or can be: the position it has in the live or the persistent XML, if it is free in
     /// the other, or else the first that is free in both.
     pub fn position_of(&self, volume: &str, bus: DiskBus) -> usize {
-        let taken_by_others: Vec<&str> = [self.live.as_ref(), Some(&self.persistent)]
-            .into_iter()
-            .flatten()
+        let taken_by_others: Vec<&str> = self
+            .views()
             .flat_map(disks)
-            .filter(|disk| volume_name(disk) != Some(volume))
+            .filter(|disk| layer_of(disk, volume).is_none())
             .filter_map(target_of)
             .collect();
         let is_free = |position: &usize| !taken_by_others.contains(&target_name(bus, *position).as_str());
@@ -106,161 +208,21 @@ impl Attachments {
     }
 }
 
-/// Names of all VMs that refer to the volume, running or only defined, through whatever spelling.
-pub fn users(libvirt: &Connection, volume: &str) -> Result<Vec<String>> {
-    users_among(libvirt.all_domains()?, volume)
-}
-
-/// As `users`, but only of VMs whose names are cids of ours: those that another call may be attaching the disk to.
-pub fn users_of_ours(libvirt: &Connection, volume: &str) -> Result<Vec<String>> {
-    let mut domains = libvirt.all_domains()?;
-    domains.retain(|domain| Cid::new(&domain.name).is_ok_and(|cid| cid.names_vm()));
-    users_among(domains, volume)
-}
-
-/// Where there are many VMs, several are asked for at once: each is a way to the host and back. Once one look has failed,
-/// the others are not waited for: where a connection is given up with several calls on their way, libvirt's client ends
-/// one of them and lets the others wait for answers that cannot come.
-fn users_among(mut domains: Vec<Domain>, volume: &str) -> Result<Vec<String>> {
-    let share = domains.len().div_ceil(LOOKS_AT_ONCE).max(SMALLEST_SHARE);
-    if domains.len() <= share {
-        return users_in_turn(&domains, volume);
-    }
-    let (sender, found) = channel();
-    let mut looks = 0;
-    while !domains.is_empty() {
-        let part = domains.split_off(domains.len().saturating_sub(share));
-        let (sender, volume) = (sender.clone(), volume.to_owned());
-        looks += 1;
-        thread::spawn(move || {
-            // Nobody listens any more where another look has failed.
-            let _ = sender.send(users_in_turn(&part, &volume));
-        });
-    }
-    drop(sender);
-    let outcomes = found.into_iter().collect::<Result<Vec<_>>>()?;
-    assert_eq!(outcomes.len(), looks, "a look at VMs panicked");
-    let mut users = outcomes.concat();
-    users.sort();
-    Ok(users)
-}
-
-fn users_in_turn(domains: &[Domain], volume: &str) -> Result<Vec<String>> {
-    let mut users = Vec::new();
-    for domain in domains {
-        match refers(domain, volume) {
-            Ok(true) => users.push(domain.name.clone()),
-            Ok(false) => {}
-            // Somebody else's VM may be deleted while we look.
-            Err(error) if error.error_type == ErrorType::VmNotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(users)
-}
-
-fn refers(domain: &Domain, volume: &str) -> Result<bool> {
-    // Hosts have many VMs, and hardly any has the disk: their XML is not worth parsing.
-    if !domain.mentions(volume)? {
-        return Ok(false);
-    }
-    let attachments = Attachments::of(domain)?;
-    let in_disks = |xml: &Element| disks(xml).any(|disk| refers_to(disk, volume));
-    Ok(attachments.live.as_ref().is_some_and(in_disks) || in_disks(&attachments.persistent))
-}
-
-/// Cids of the persistent disks in a domain's XML, in their order there.
-pub fn attached_disk_cids(xml: &Element) -> Vec<String> {
-    disks(xml)
-        .filter_map(volume_name)
-        .filter(|name| names_disk(name))
-        .map(str::to_owned)
-        .collect()
-}
-
-/// Names of all volumes that a domain's XML refers to: of its disks, their backing files, mirrors.
-pub fn volumes_of(xml: &Element) -> Vec<String> {
-    fn collect(element: &Element, names: &mut Vec<String>) {
-        for child in element.elements() {
-            if child.name == "source"
-                && let Some(name) = source_name(child)
-            {
-                names.push(name.to_owned());
-            }
-            collect(child, names);
-        }
-    }
-    let mut names = Vec::new();
-    disks(xml).for_each(|disk| collect(disk, &mut names));
-    names
-}
-
-fn disks(xml: &Element) -> impl Iterator<Item = &Element> {
-    xml.child("devices")
-        .into_iter()
-        .flat_map(|devices| devices.children_named("disk"))
-}
-
 fn target_of(disk: &Element) -> Option<&str> {
     disk.child("target")?.attribute("dev")
 }
 
-fn disk_of<'a>(xml: &'a Element, volume: &str) -> Option<&'a Element> {
-    disks(xml).find(|disk| volume_name(disk) == Some(volume))
-}
-
-/// The name of the volume a disk's data is in, also where the domain names a path instead of a volume.
-fn volume_name(disk: &Element) -> Option<&str> {
-    source_name(disk.child("source")?)
-}
-
-fn source_name(source: &Element) -> Option<&str> {
-    let place = ["volume", "file", "dev", "name"]
-        .iter()
-        .find_map(|key| source.attribute(key))?;
-    place.rsplit('/').next()
-}
-
-/// Whether any layer of the disk is this volume: the disk itself, a backing file, a mirror.
-fn refers_to(element: &Element, volume: &str) -> bool {
-    element.elements().any(|child| {
-        (child.name == "source" && source_name(child) == Some(volume)) || refers_to(child, volume)
-    })
+/// The disk that has the volume as its top layer, else the one that has it in some other way.
+fn disk_of<'a>(domain: &'a Element, volume: &str) -> Option<&'a Element> {
+    let of = |wanted: fn(&Layer) -> bool| {
+        disks(domain).find(move |disk| layer_of(disk, volume).is_some_and(|layer| wanted(&layer)))
+    };
+    of(|layer| *layer == Layer::Top).or_else(|| of(|_| true))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_reference_is_seen_through_every_spelling() {
-        for disk in [
-            "<disk type='volume'><source pool='p' volume='disk0123456789abcdef'/></disk>",
-            "<disk type='file'><source file='/a/b/disk0123456789abcdef'/></disk>",
-            "<disk type='block'><source dev='/dev/vg/disk0123456789abcdef'/></disk>",
-            "<disk type='network'><source protocol='rbd' name='pool/disk0123456789abcdef'/></disk>",
-            "<disk type='file'><source file='/o'/><backingStore type='file'><format type='raw'/>\
-             <source file='/a/disk0123456789abcdef'/><backingStore/></backingStore></disk>",
-        ] {
-            assert!(
-                refers_to(&Element::parse(disk).unwrap(), "disk0123456789abcdef"),
-                "{disk}"
-            );
-        }
-        let other = "<disk type='file'><source file='/a/disk0123456789abcdef.record'/></disk>";
-        assert!(!refers_to(
-            &Element::parse(other).unwrap(),
-            "disk0123456789abcdef"
-        ));
-    }
-
-    #[test]
-    fn all_volumes_of_a_domain_are_found_and_an_empty_drive_has_none() {
-        let xml = "<domain><devices><disk><source file='/p/overlay'/><backingStore><source file='/p/base'/>\
-                   </backingStore></disk><disk device='cdrom'><source startupPolicy='optional'/></disk>\
-                   <disk device='cdrom'/></devices></domain>";
-        assert_eq!(volumes_of(&Element::parse(xml).unwrap()), ["overlay", "base"]);
-    }
 
     #[test]
     fn free_positions_count_both_descriptions() {
@@ -273,7 +235,8 @@ mod tests {
         };
         let attachments = Attachments {
             live: Some(xml(&["vda", "vdb"])),
-            persistent: xml(&["vda", "vdc"]),
+            persistent: Some(xml(&["vda", "vdc"])),
+            saved: None,
         };
         assert_eq!(attachments.position_of("v", DiskBus::Virtio), 3);
         assert_eq!(attachments.position_of("v", DiskBus::Scsi), 0);
@@ -291,7 +254,13 @@ mod tests {
         let ours = || xml("<target dev='vdd' bus='virtio'/><serial>s</serial>");
         let without = || Element::parse("<domain><devices/></domain>").unwrap();
         let path = |live: Option<Element>, persistent: Element| {
-            Attachments { live, persistent }.path_without_serial("v")
+            let persistent = Some(persistent);
+            Attachments {
+                live,
+                persistent,
+                saved: None,
+            }
+            .path_without_serial("v")
         };
         assert_eq!(path(Some(seeds()), ours()).as_deref(), Some("/dev/vdd"));
         assert_eq!(path(None, seeds()).as_deref(), Some("/dev/vdd"));
@@ -314,10 +283,9 @@ mod tests {
         let cdrom = "<disk device='cdrom'><target dev='sda' bus='sata'/></disk>";
         let bus = |disks: &str| {
             let xml = format!("<domain><devices>{disks}</devices></domain>");
-            let persistent = Element::parse(&xml).unwrap();
             Attachments {
-                live: None,
-                persistent,
+                persistent: Element::parse(&xml).ok(),
+                ..Attachments::default()
             }
             .bus_for("v")
         };

@@ -1,78 +1,123 @@
-//! That a disk is about to be deleted: said before it is looked who has it, in an empty volume `<disk cid>.deleting` in the
-//! stemcells' pool. A call that attaches the disk at that moment puts it into a VM's definition before it looks for that
-//! volume. So at least one of the two sees the other, and gives up.
+//! A claim on a disk: nobody attaches it while it is being deleted or copied. The claim is a marker volume
+//! `<disk cid>.deleting` beside the disk, made before the users of the disk are checked. attach_disk puts the disk into
+//! the VM's definition before it checks for the marker. So at least one of the two sees the other, and refuses.
 
 use super::users;
 use crate::cid::Cid;
 use crate::config::Config;
 use crate::libvirt::{Connection, Pool, Volume};
-use crate::partial::{put, take_away};
 use crate::rpc::{Error, ErrorType, Result};
+use crate::sidecar::{self, marker};
 use crate::undo::Undo;
+use crate::volume_name::VolumeName;
 
-/// What the name of such a volume ends in.
-pub const SUFFIX: &str = ".deleting";
-
-fn name_for(cid: &str) -> String {
-    format!("{cid}{SUFFIX}")
+fn marker_of(cid: &str) -> VolumeName {
+    VolumeName::Deleting(cid.to_owned())
 }
 
-/// From here on nobody can attach the disk, until the claim is dropped, or given up by `release`. A claim of a call that
-/// was killed is taken over.
-///
-/// # Errors
-/// `CloudError` naming the VMs that have the disk, running or only defined.
-pub fn claim<'a>(
-    libvirt: &Connection,
-    config: &Config,
-    cid: &Cid,
-    volume: &Volume,
-    libvirt_for_undo: &'a dyn Fn() -> Result<&'a Connection>,
-) -> Result<Undo<'a>> {
-    let records = libvirt.pool(config.settings.stemcell_pool())?;
-    let name = name_for(cid.as_str());
-    let mut claim = Undo::new();
-    if records.volume(&name)?.is_none() {
-        let (pool, name_then) = (records.name.clone(), name.clone());
-        // Before it is done: where the connection is lost, nobody knows whether it was.
-        claim.push(format!("volume {name}"), move || {
-            take_away(&libvirt_for_undo()?.pool(&pool)?, &name_then).map(drop)
-        });
-        match put(&records, &name) {
-            // To delete is what helps then.
-            Err(e) if e.error_type == ErrorType::NoDiskSpace => log::warn!(
-                "disk {cid} is deleted without a mark that keeps others from attaching it meanwhile: {e}"
-            ),
-            outcome => outcome?,
+/// A disk that nobody can attach until this is dropped or released.
+pub struct Claim<'a> {
+    undo: Undo<'a>,
+    pool: Pool,
+    marker: VolumeName,
+    /// False where the pool had no room for the marker.
+    marked: bool,
+}
+
+impl<'a> Claim<'a> {
+    /// Claims the disk. A claim of a call that was killed is taken over.
+    ///
+    /// # Errors
+    /// `CloudError` naming the VMs that have the disk, running, defined or saved, or the overlay on it.
+    pub fn on(
+        libvirt: &Connection,
+        cid: &Cid,
+        volume: &Volume,
+        libvirt_for_undo: &'a dyn Fn() -> Result<&'a Connection>,
+    ) -> Result<Self> {
+        let mut claim = Self {
+            undo: Undo::new(),
+            pool: libvirt.pool(&volume.pool)?,
+            marker: marker_of(cid.as_str()),
+            marked: true,
+        };
+        if !marker::exists(&claim.pool, &claim.marker)? {
+            let (pool, marker) = (claim.pool.name.clone(), claim.marker.clone());
+            // Before it is done: where the connection is lost, nobody knows whether it was.
+            claim.undo.push(format!("volume {marker}"), move || {
+                marker::remove(&libvirt_for_undo()?.pool(&pool)?, &marker).map(drop)
+            });
+            match marker::put(&claim.pool, &claim.marker) {
+                // To delete the disk is what helps then.
+                Err(e) if e.error_type == ErrorType::NoDiskSpace => {
+                    log::warn!(
+                        "pool {} has no room for the marker {}: {e}",
+                        claim.pool.name,
+                        claim.marker
+                    );
+                    claim.marked = false;
+                }
+                outcome => outcome?,
+            }
         }
+        users::require_none(libvirt, volume)?;
+        Ok(claim)
     }
-    let users = users(libvirt, &volume.name)?;
-    if users.is_empty() {
-        return Ok(claim);
+
+    /// That the claim has lasted: nobody can have attached the disk since it was made.
+    ///
+    /// # Errors
+    /// `CloudError`, retryable.
+    pub fn require_held(&self) -> Result<()> {
+        if self.marked && marker::exists(&self.pool, &self.marker)? {
+            return Ok(());
+        }
+        Err(Error::cloud(format!(
+            "the claim on it (volume {} in pool {}) was lost while it was copied; try again",
+            self.marker, self.pool.name
+        ))
+        .retryable())
     }
-    Err(Error::cloud(format!(
-        "it is attached to {}; detach it first",
-        users.join(", ")
-    )))
+
+    /// The disk is gone, and the claim with it.
+    pub fn disarm(self) {
+        self.undo.disarm();
+    }
 }
 
-/// The claimed disk is gone, and the claim with it.
-pub(super) fn release(records: &Pool, cid: &Cid) -> Result<()> {
-    take_away(records, &name_for(cid.as_str())).map(drop)
+/// Removes what claims there are on a disk that is gone. Earlier versions kept them in another pool.
+pub(super) fn release(libvirt: &Connection, cid: &Cid) -> Result<()> {
+    sidecar::delete_everywhere(libvirt, &marker_of(cid.as_str()))
 }
 
-/// For a call that has just put the disk into a VM's definition: that nobody deletes it at this time, or has deleted it.
+/// For a call that has just put the disk into a VM's definition: that nobody deletes or copies the disk at this time, or
+/// has deleted it.
 ///
 /// # Errors
 /// `CloudError`, `DiskNotFound`.
-pub fn require_kept(records: &Pool, volume: &Volume) -> Result<()> {
-    let mark = name_for(&volume.name);
-    if records.volume(&mark)?.is_some() {
-        return Err(Error::cloud(format!(
-            "it is being deleted, or was to be by a call that was killed: delete it again, or, to keep it, delete volume \
-             {mark} in pool {}, as `cpi prune` does once it is old",
-            records.name
-        )));
+pub fn require_unclaimed(libvirt: &Connection, config: &Config, volume: &Volume) -> Result<()> {
+    let (marker, pool) = (marker_of(&volume.name), libvirt.pool(&volume.pool)?);
+    if pool.is_shared()? {
+        // Libvirt does not know what other hosts have made there, but nobody can make the same volume twice.
+        let probed = marker::put(&pool, &marker);
+        if probed.is_ok() {
+            marker::remove(&pool, &marker)?;
+            return volume.path().map(drop);
+        }
+        pool.refresh()?;
+        if !marker::exists(&pool, &marker)? {
+            return probed.map_err(|e| e.during(format!("checking for a claim on disk {}", volume.name)));
+        }
+    }
+    // Earlier versions kept markers with the stemcells.
+    for pool in [pool, libvirt.pool(config.settings.stemcell_pool())?] {
+        if marker::exists(&pool, &marker)? {
+            return Err(Error::cloud(format!(
+                "a delete or an update of it is in progress or was interrupted (repeat that call; or, to keep the disk: \
+                 virsh vol-delete {marker} {})",
+                pool.name
+            )));
+        }
     }
     volume.path().map(drop)
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Attachments;
+use super::layers::{Layer, disks, layer_of};
 use crate::cid::Cid;
 use crate::interrupt;
 use crate::libvirt::{Changes, Connection, Domain, RemovedDevices};
@@ -76,6 +76,21 @@ fn next_event(removed: Option<&RemovedDevices>, patience: Duration) -> String {
     )
 }
 
+/// The disk in the running VM.
+///
+/// # Errors
+/// `CloudError` for a disk that another tool has put an overlay on meanwhile: only the VM knows of the newest data.
 fn live_device(domain: &Domain, disk_cid: &Cid) -> Result<Option<Element>> {
-    Ok(Attachments::of(domain)?.live_disk(disk_cid.as_str()).cloned())
+    if !domain.is_active()? {
+        return Ok(None);
+    }
+    let xml = domain.xml()?;
+    let found = disks(&xml).find_map(|disk| Some((disk, layer_of(disk, disk_cid.as_str())?)));
+    match found {
+        None => Ok(None),
+        Some((disk, Layer::Top)) => Ok(Some(disk.clone())),
+        Some((_, Layer::Below(file) | Layer::Elsewhere(file))) => Err(Error::cloud(format!(
+            "another tool has moved it to {file} meanwhile; it is still attached"
+        ))),
+    }
 }

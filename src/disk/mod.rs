@@ -3,14 +3,17 @@
 mod attachment;
 mod claim;
 mod detach;
+mod layers;
 mod properties;
 mod record;
 mod state;
+pub mod users;
 mod volume;
 
-pub use attachment::{Attachments, attached_disk_cids, users, users_of_ours, volumes_of};
-pub use claim::{SUFFIX as DELETING_SUFFIX, claim, require_kept};
+pub use attachment::Attachments;
+pub use claim::{Claim, require_unclaimed};
 pub use detach::detach_live;
+pub use layers::{disk_cids_in, disks, volumes_of};
 pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
 pub use state::{format, require_unwritten, state};
@@ -31,6 +34,32 @@ pub fn find(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<Option<V
         libvirt.volume_in_any_pool(cid.as_str(), &[&config.settings.storage_pool_name])
     } else {
         Ok(None)
+    }
+}
+
+/// Whether the disk's data is there: libvirt may know a volume whose file is gone.
+///
+/// # Errors
+/// `CloudError` when libvirt cannot be asked.
+pub fn exists(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<bool> {
+    let Some(volume) = find(libvirt, config, cid)? else {
+        return Ok(false);
+    };
+    if volume.state().is_ok() {
+        return Ok(true);
+    }
+    libvirt.pool(&volume.pool)?.refresh()?;
+    Ok(find(libvirt, config, cid)?.is_some())
+}
+
+/// The path of the disk's volume, for messages: also where the volume is gone.
+///
+/// # Errors
+/// `CloudError` when libvirt cannot be asked.
+pub fn path(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<String> {
+    match find(libvirt, config, cid)? {
+        Some(volume) => volume.path(),
+        None => Ok(format!("PATH_FOR_{cid}")),
     }
 }
 

@@ -1,18 +1,19 @@
-//! What is remembered about a disk, wherever it is, in a record volume in the stemcells' pool. A disk that nothing was
-//! said about has none.
+//! What is remembered about a persistent disk, in its sidecar record. A disk that nothing was said about has none.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::RunTimeOptions;
 use crate::cid::Cid;
-use crate::libvirt::{Connection, Pool};
-use crate::record_volume::{self, name_for, of_record};
+use crate::config::Config;
+use crate::libvirt::{Connection, Volume};
 use crate::rpc::Result;
+use crate::sidecar;
 use crate::undo::Undo;
+use crate::volume_name::VolumeName;
 use crate::xml::volume::VolumeFormat;
 
-/// The content of a disk's record volume.
+/// The content of a disk's sidecar record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// From `set_disk_metadata`: deployment, instance and so on.
@@ -21,75 +22,107 @@ pub struct Record {
     /// From the disk's cloud properties: used by every attachment.
     #[serde(default)]
     pub options: RunTimeOptions,
-    /// The format that the volume was made in. What libvirt says of a file, it has read out of the file, and what is in
-    /// a raw one is the guest's.
-    #[serde(default, skip_serializing_if = "is_raw")]
-    pub format: VolumeFormat,
+    /// The format that the volume was made in; None where this record does not say. What libvirt says of a file, it has
+    /// read out of the file, and what is in a raw one is the guest's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<VolumeFormat>,
     /// The cid of the disk that this one is a copy of, made by update_disk to take its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
 }
 
-fn is_raw(format: &VolumeFormat) -> bool {
-    *format == VolumeFormat::Raw
+fn name_of(cid: &str) -> VolumeName {
+    VolumeName::Record(cid.to_owned())
 }
 
 impl Record {
-    /// The disk's record in this pool, which must hold files; an empty one when there is none.
-    pub fn read(libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<Self> {
-        Ok(record_volume::read(libvirt, pool, &name_for(disk_cid.as_str()))?.unwrap_or_default())
+    /// The record of the disk in this volume; an empty one when there is none.
+    ///
+    /// # Errors
+    /// `CloudError` naming a record that cannot be read.
+    pub fn read(libvirt: &Connection, config: &Config, volume: &Volume) -> Result<Self> {
+        sidecar::find(libvirt, config, &volume.pool, &name_of(&volume.name))?
+            .map_or_else(|| Ok(Self::default()), |record| Self::read_from(libvirt, &record))
+    }
+
+    /// What this record says.
+    ///
+    /// # Errors
+    /// `CloudError` naming a record that cannot be read.
+    pub fn read_from(libvirt: &Connection, record: &Volume) -> Result<Self> {
+        sidecar::read(libvirt, record)
     }
 
     /// The cid of the disk that has taken this one's place; every disk's record is read for it. Where a copy was made twice,
     /// since the first call was killed, the disk may have been used in between: the last one counts.
-    pub fn of_replacement(libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<Option<Cid>> {
+    pub fn of_replacement(libvirt: &Connection, disk_cid: &Cid) -> Result<Option<Cid>> {
         let mut replacements = Vec::new();
-        for volume in pool.volumes()? {
-            let Some(cid) = of_record(&volume.name)
-                .and_then(|name| Cid::new(name).ok())
-                .filter(Cid::names_disk)
-            else {
-                continue;
-            };
-            if Self::read(libvirt, pool, &cid)?.replaces.as_deref() == Some(disk_cid.as_str()) {
-                replacements.push((volume.state()?.modified, cid));
+        for pool in libvirt.active_pools()? {
+            for volume in pool.unless_stopped(pool.volumes())?.unwrap_or_default() {
+                let Some(VolumeName::Record(of)) = VolumeName::of(&volume.name) else {
+                    continue;
+                };
+                let Some(cid) = Cid::new(&of).ok().filter(Cid::names_disk) else {
+                    continue;
+                };
+                let record = Self::read_from(libvirt, &volume)?;
+                if record.replaces.as_deref() == Some(disk_cid.as_str()) {
+                    replacements.push((volume.state()?.modified, cid));
+                }
             }
         }
         let last = replacements.into_iter().max_by_key(|(written, _)| *written);
         Ok(last.map(|(_, cid)| cid))
     }
 
-    /// Puts the record in place of the one before; one that says nothing is not kept.
-    pub fn write(&self, libvirt: &Connection, pool: &Pool, disk_cid: &Cid) -> Result<()> {
-        let name = name_for(disk_cid.as_str());
-        let record = Some(self).filter(|record| **record != Self::default());
-        let what = format!("the metadata of disk {disk_cid}");
-        record_volume::write(libvirt, pool, &name, record, &what)
+    /// Puts the record in place of the one before, beside the disk; one that says nothing is not kept.
+    ///
+    /// # Errors
+    /// `NoDiskSpace`, `CloudError`.
+    pub fn write(&self, libvirt: &Connection, config: &Config, volume: &Volume) -> Result<()> {
+        let name = name_of(&volume.name);
+        let before = sidecar::find(libvirt, config, &volume.pool, &name)?;
+        let home = sidecar::home(libvirt, config, &volume.pool)?;
+        if *self == Self::default() {
+            return before.map_or(Ok(()), |before| before.delete());
+        }
+        sidecar::write(libvirt, &home, &name, self)?;
+        match before {
+            // An earlier version's, which another pool has.
+            Some(before) if before.pool != home.name => before.delete(),
+            _ => Ok(()),
+        }
     }
 
     /// As `write`, for a disk that stays whatever happens: where there was no record, there is none after an error, also
     /// when the connection is lost.
+    ///
+    /// # Errors
+    /// As for `write`.
     pub fn write_or_leave_none<'a>(
         &self,
         libvirt: &Connection,
-        pool: &Pool,
-        disk_cid: &Cid,
+        config: &Config,
+        volume: &Volume,
         libvirt_for_undo: &dyn Fn() -> Result<&'a Connection>,
     ) -> Result<()> {
-        let name = name_for(disk_cid.as_str());
+        let name = name_of(&volume.name);
         let mut undo = Undo::new();
-        if pool.volume(&name)?.is_none() {
+        if sidecar::find(libvirt, config, &volume.pool, &name)?.is_none() {
             undo.push(format!("volume {name}"), || {
-                record_volume::delete(&libvirt_for_undo()?.pool(&pool.name)?, &name)
+                sidecar::delete_everywhere(libvirt_for_undo()?, &name_of(&volume.name))
             });
         }
-        self.write(libvirt, pool, disk_cid)?;
+        self.write(libvirt, config, volume)?;
         undo.disarm();
         Ok(())
     }
 
-    /// Forgets the record; none is fine.
-    pub fn delete(pool: &Pool, disk_cid: &Cid) -> Result<()> {
-        record_volume::delete(pool, &name_for(disk_cid.as_str()))
+    /// Deletes the disk's record; none is fine.
+    ///
+    /// # Errors
+    /// `CloudError` when libvirt cannot be asked or refuses.
+    pub fn delete(libvirt: &Connection, disk_cid: &Cid) -> Result<()> {
+        sidecar::delete_everywhere(libvirt, &name_of(disk_cid.as_str()))
     }
 }

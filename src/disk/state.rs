@@ -2,7 +2,7 @@
 //! it is based on out of the file, each time it reads the pool; the file of a raw disk is the guest's to write. Taken for
 //! a qcow2, it could have the host read any file for it.
 
-use super::{Attachments, Record, users};
+use super::{Record, users};
 use crate::libvirt::{Connection, Volume, VolumeState};
 use crate::rpc::{Error, Result};
 use crate::xml::volume::VolumeFormat;
@@ -10,27 +10,27 @@ use crate::xml::volume::VolumeFormat;
 /// The format that QEMU is to take the disk for.
 ///
 /// # Errors
-/// `CloudError` for a disk that was made raw and is a qcow2 by now, and for a qcow2 that is based on another file.
-pub fn format(volume: &Volume, record: &Record) -> Result<VolumeFormat> {
-    format_in(&volume.state()?, volume, record)
-}
-
-fn format_in(state: &VolumeState, volume: &Volume, record: &Record) -> Result<VolumeFormat> {
-    match (record.format, state.format) {
-        (VolumeFormat::Raw, Some(VolumeFormat::Qcow2)) => Err(Error::cloud(format!(
-            "volume {} in pool {} was made raw, but a qcow2 image is in it: its guest may have written that, to have the \
-             host read other files for it",
-            volume.name, volume.pool
+/// `CloudError` for a disk that is a qcow2 and is not known to have been made as one, and for a qcow2 that is an overlay
+/// on another file.
+pub fn format(volume: &Volume, state: &VolumeState, record: &Record) -> Result<VolumeFormat> {
+    let is_qcow2 = state.format == Some(VolumeFormat::Qcow2);
+    let what = format!("volume {} in pool {}", volume.name, volume.pool);
+    match record.format {
+        Some(VolumeFormat::Qcow2) if is_qcow2 && state.backing_path.is_none() => Ok(VolumeFormat::Qcow2),
+        Some(VolumeFormat::Qcow2) => Err(Error::cloud(format!(
+            "{what} was made as a qcow2, and is none any more or is an overlay on another file"
         ))),
-        (VolumeFormat::Qcow2, Some(VolumeFormat::Qcow2)) if state.backing_path.is_none() => {
-            Ok(VolumeFormat::Qcow2)
-        }
-        (VolumeFormat::Qcow2, _) => Err(Error::cloud(format!(
-            "volume {} in pool {} was made as a qcow2, and is none any more or is based on another file",
-            volume.name, volume.pool
+        Some(VolumeFormat::Raw) if is_qcow2 => Err(Error::cloud(format!(
+            "{what} was made raw, but has a qcow2 header: its guest may have written that, to have the host read other \
+             files for it"
+        ))),
+        // Records are written for every qcow2.
+        None if is_qcow2 => Err(Error::cloud(format!(
+            "the format of {what} is unknown: no record says qcow2, but it has a qcow2 header, which its guest may have \
+             written (make the record again if its record was lost: docs/STORAGE.md, \"Records\")"
         ))),
         // Whatever else libvirt takes it for, as LUKS, we make no such disks.
-        (VolumeFormat::Raw, _) => Ok(VolumeFormat::Raw),
+        Some(VolumeFormat::Raw) | None => Ok(VolumeFormat::Raw),
     }
 }
 
@@ -41,7 +41,7 @@ fn format_in(state: &VolumeState, volume: &Volume, record: &Record) -> Result<Vo
 /// As `format`, and for anything else in a raw disk that libvirt knows as a format.
 pub fn state(volume: &Volume, record: &Record) -> Result<VolumeState> {
     let state = volume.state()?;
-    let format = format_in(&state, volume, record)?;
+    let format = format(volume, &state, record)?;
     if state.format == Some(format) {
         return Ok(state);
     }
@@ -68,15 +68,10 @@ pub fn require_unwritten(
     } else {
         Some("something has written to it".to_owned())
     };
-    let mut running = None;
-    for name in users(libvirt, &volume.name)? {
-        if Attachments::of(&libvirt.domain(&name)?)?
-            .live_disk(&volume.name)
-            .is_some()
-        {
-            running = Some(format!("{name} has got it"));
-        }
-    }
+    let running = users::of(libvirt, &volume.name)?
+        .into_iter()
+        .find(|user| user.attachments.live_disk(&volume.name).is_some())
+        .map(|user| format!("{} has got it", user.domain.name));
     match running.or(by) {
         None => Ok(()),
         Some(what) => Err(Error::cloud(format!(

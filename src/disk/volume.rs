@@ -1,13 +1,14 @@
 //! Making, growing and deleting the volume of a persistent disk.
 
-use super::claim::{claim, release};
-use super::{Attachments, DiskProperties, Record, find, state, users};
+use super::claim::{Claim, release};
+use super::{DiskProperties, Record, find, state, users};
 use crate::cid::Cid;
 use crate::config::Config;
 use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
 use crate::logging;
-use crate::partial;
 use crate::rpc::{Error, Result};
+use crate::sidecar;
+use crate::volume_name::VolumeName;
 use crate::xml::volume::{Preallocation, VolumeFormat, VolumeSpec, allocate_fully, from_template};
 
 const MIB: u64 = 1024 * 1024;
@@ -110,6 +111,14 @@ pub fn resize(libvirt: &Connection, cid: &Cid, volume: &Volume, record: &Record,
     if bytes <= state.capacity {
         return Ok(());
     }
+    let users = users::of(libvirt, &volume.name)?;
+    for user in &users {
+        user.attachments
+            .require_top_layer(&user.domain, &volume.name, || Ok(state.path.clone()))
+            .and_then(|()| user.attachments.require_not_saved(&user.domain))
+            .map_err(|e| e.during(format!("growing disk {cid}")))?;
+    }
+    users::require_no_overlay(libvirt, volume).map_err(|e| e.during(format!("growing disk {cid}")))?;
     let pool = libvirt.pool(&volume.pool)?;
     if !pool.resizes()? {
         return Err(Error::not_supported(format!(
@@ -117,12 +126,11 @@ pub fn resize(libvirt: &Connection, cid: &Cid, volume: &Volume, record: &Record,
             volume.pool
         )));
     }
-    for name in users(libvirt, &volume.name)? {
-        let domain = libvirt.domain(&name)?;
-        let attachments = Attachments::of(&domain)?;
-        let disk = attachments.live_disk(&volume.name);
+    for user in &users {
+        let disk = user.attachments.live_disk(&volume.name);
         if let Some(target) = disk.and_then(|disk| disk.child("target")?.attribute("dev")) {
-            return domain
+            return user
+                .domain
                 .resize_disk(target, bytes)
                 .map_err(|e| e.during(format!("growing disk {cid}")));
         }
@@ -142,7 +150,7 @@ pub fn delete_copy_if_there(libvirt: &Connection, config: &Config, cid: &Cid) ->
 }
 
 fn delete_if_there(libvirt: &Connection, config: &Config, cid: &Cid, wipe_blocks: bool) -> Result<()> {
-    Record::delete(&libvirt.pool(config.settings.stemcell_pool())?, cid)?;
+    Record::delete(libvirt, cid)?;
     find(libvirt, config, cid)?.map_or(Ok(()), |volume| {
         libvirt.pool(&volume.pool)?.delete_volume(&volume, wipe_blocks)
     })
@@ -151,7 +159,7 @@ fn delete_if_there(libvirt: &Connection, config: &Config, cid: &Cid, wipe_blocks
 /// Deletes the disk with all that is remembered about it. `libvirt_for_undo` is asked where that fails.
 ///
 /// # Errors
-/// `CloudError` naming the VMs that have it, running or only defined.
+/// `CloudError` naming the VMs that have it, running, defined or saved, and what is an overlay on it.
 pub fn delete<'a>(
     libvirt: &Connection,
     config: &Config,
@@ -159,8 +167,12 @@ pub fn delete<'a>(
     volume: &Volume,
     libvirt_for_undo: &'a dyn Fn() -> Result<&'a Connection>,
 ) -> Result<()> {
-    let claim = claim(libvirt, config, cid, volume, libvirt_for_undo)
-        .map_err(|e| e.during(format!("deleting disk {cid}")))?;
+    let doing = || format!("deleting disk {cid}");
+    let claim = Claim::on(libvirt, cid, volume, libvirt_for_undo).map_err(|e| e.during(doing()))?;
+    // What QEMU has made in the pool, as an overlay, libvirt knows only once it has read the pool anew.
+    if libvirt.pool(&volume.pool)?.refresh_if_idle()?.is_some() {
+        users::require_no_overlay(libvirt, volume).map_err(|e| e.during(doing()))?;
+    }
     delete_claimed(libvirt, config, cid, volume)?;
     claim.disarm();
     Ok(())
@@ -168,8 +180,6 @@ pub fn delete<'a>(
 
 /// Deletes a disk that was claimed, with all that is remembered about it. The claim goes with it.
 pub fn delete_claimed(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume) -> Result<()> {
-    // Found before anything is deleted: from then on there is little left that could fail.
-    let records = libvirt.pool(config.settings.stemcell_pool())?;
     let pool = libvirt.pool(&volume.pool)?;
     match pool.kind()? {
         PoolKind::Rbd => volume
@@ -179,9 +189,9 @@ pub fn delete_claimed(libvirt: &Connection, config: &Config, cid: &Cid, volume: 
             pool.delete_volume(volume, config.settings.wipe_block_volumes)?;
         }
     }
-    Record::delete(&records, cid)?;
+    Record::delete(libvirt, cid)?;
     if cid.names_snapshot() {
-        partial::end(&records, cid.as_str())?;
+        sidecar::delete_everywhere(libvirt, &VolumeName::Incomplete(cid.to_string()))?;
     }
-    release(&records, cid)
+    release(libvirt, cid)
 }

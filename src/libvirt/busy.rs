@@ -7,20 +7,29 @@ use std::time::{Duration, Instant};
 use virt::error::Error as LibvirtError;
 
 use crate::interrupt;
+use crate::rpc::Cause;
 
-use super::errors::{means_busy, means_other_job};
+use super::errors::{cause, means_other_job};
 
-/// Makes the libvirt call, again while another copy job of the same VM runs, for 60 s at most.
-pub(super) fn when_no_other_job<T>(call: impl FnMut() -> Result<T, LibvirtError>) -> Result<T, LibvirtError> {
-    repeat_while(call, means_other_job)
-}
-
-/// How long a call waits for other jobs on the same pool.
+/// How long a call waits for other jobs on the same pool or VM.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Makes the libvirt call, again while libvirt says that another job is at work on the pool, for 60 s at most.
-pub(super) fn when_free<T>(call: impl FnMut() -> Result<T, LibvirtError>) -> Result<T, LibvirtError> {
-    repeat_while(call, |e| means_busy(e.message()))
+/// Makes the libvirt call, again while another copy job of the same VM runs, for 60 s at most. `runs` tells whether the
+/// VM does.
+pub(super) fn when_no_other_job<T>(
+    runs: impl Fn() -> bool,
+    call: impl FnMut() -> Result<T, LibvirtError>,
+) -> Result<T, LibvirtError> {
+    repeat_while(call, |e| means_other_job(e) && runs())
+}
+
+/// Makes the libvirt call, again while libvirt says that another job is at work on the volume, for 60 s at most.
+/// `is_active` tells whether the pool is: libvirt's code for a stopped one is the same.
+pub(super) fn when_free<T>(
+    is_active: impl Fn() -> bool,
+    call: impl FnMut() -> Result<T, LibvirtError>,
+) -> Result<T, LibvirtError> {
+    repeat_while(call, |e| cause(e) == Cause::Busy && is_active())
 }
 
 fn repeat_while<T>(

@@ -1,7 +1,7 @@
 //! The connection to one libvirtd.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use virt::sys;
 use super::errors::is;
 use super::open::{NotOpen, open};
 use super::private_files::PrivateFiles;
-use super::{Domain, Network, Pool, PoolKind, Volume};
-use super::{refusal, uri, warnings};
+use super::{Domain, Network, Pool};
+use super::{ffi, refusal, uri, warnings};
 use crate::config::{self, DomainType};
 use crate::interrupt;
 use crate::logging;
@@ -43,7 +43,7 @@ impl Connection {
     /// refused to go on for a reason that a second try does not cure.
     pub fn open(config: &config::Libvirt) -> Result<Self> {
         // Expected errors are part of the work here; libvirt would print each one to stderr.
-        virt::error::clear_error_callback();
+        ffi::note_errors();
         // Libvirt has read the files once it is connected, so they go at the end of this function.
         let private = PrivateFiles::write(config)?;
         let full_uri = uri::of(config, private.as_ref().map(PrivateFiles::path));
@@ -52,13 +52,13 @@ impl Connection {
             let error = match not_open {
                 NotOpen::Interrupted(error) => error,
                 NotOpen::TimedOut => refusal::timed_out(config.connect_timeout),
-                NotOpen::Refused(message) => {
-                    let warnings = if refusal::needs_warnings(&message) {
+                NotOpen::Refused(refused) => {
+                    let warnings = if refusal::needs_warnings(&refused.message) {
                         warnings::said_during(|| drop(open(config, &full_uri))).unwrap_or_default()
                     } else {
                         String::new()
                     };
-                    refusal::explain(config, &message, &warnings)
+                    refusal::explain(config, &refused, &warnings)
                 }
             };
             error.during(format!("connecting to libvirt at {uri}"))
@@ -129,43 +129,31 @@ impl Connection {
         Pool::started(pool, name)
     }
 
-    /// The volume of this name in whichever pool it lives; `first` are the pools to look in first. A volume must not
-    /// seem lost because libvirt could not start its pool: those it should have started itself are started.
-    ///
-    /// # Errors
-    /// `CloudError` when such a pool does not start, since nobody knows what is in it.
-    pub fn volume_in_any_pool(&self, name: &str, first: &[&str]) -> Result<Option<Volume>> {
-        for pool in first {
-            if let Some(volume) = self.pool(pool)?.volume(name)? {
-                return Ok(Some(volume));
-            }
-        }
-        for pool in self.active_pools()? {
-            if first.contains(&pool.name.as_str()) {
-                continue;
-            }
-            if let Some(Some(volume)) = pool.unless_stopped(pool.volume(name))? {
-                return Ok(Some(volume));
-            }
-        }
-        let stopped =
-            sys::VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE | sys::VIR_CONNECT_LIST_STORAGE_POOLS_AUTOSTART;
-        for pool in self.pools(stopped)? {
-            let started = self.pool(&pool.name);
-            if let Some(volume) = started.and_then(|pool| pool.volume(name)).map_err(|e| {
-                e.during(format!(
-                    "looking for volume {name} in every pool that is to be started with libvirt"
-                ))
-            })? {
-                return Ok(Some(volume));
-            }
-        }
-        Ok(None)
-    }
-
     /// Every pool that is active now, ours or not.
     pub fn active_pools(&self) -> Result<Vec<Pool>> {
         self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
+    }
+
+    /// The name of the pool, active or not, whose volumes are in this directory of the host.
+    pub fn pool_at(&self, directory: &str) -> Result<Option<String>> {
+        match self.connect.lookup_storage_pool_by_target_path(directory) {
+            Ok(pool) => return pool.name().map(Some).map_err(Error::from),
+            Err(e) if is(&e, ErrorNumber::NoStoragePool) => {}
+            Err(e) => {
+                return Err(Error::from(e).during(format!("looking up the storage pool at {directory}")));
+            }
+        }
+        // Libvirt looks for active ones only.
+        for pool in self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE)? {
+            let Some(xml) = pool.unless_stopped(pool.xml())? else {
+                continue;
+            };
+            let target = xml.descend(&["target", "path"]).map(Element::text);
+            if target.is_some_and(|target| target.trim_end_matches('/') == directory) {
+                return Ok(Some(pool.name.clone()));
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn pools(&self, which: u32) -> Result<Vec<Pool>> {
@@ -180,27 +168,6 @@ impl Connection {
                 Ok(Pool::new(pool, &name))
             })
             .collect()
-    }
-
-    /// Names of all volumes, in any active pool, whose backing file has this path.
-    pub fn overlays_on(&self, path: &str) -> Result<Vec<String>> {
-        let mut overlays = Vec::new();
-        for pool in self.active_pools()? {
-            // An overlay is a file. Of a pool that is just going away, listing its volumes tells.
-            if pool.kind().is_ok_and(|kind| kind != PoolKind::Files) {
-                continue;
-            }
-            for volume in pool.unless_stopped(pool.volumes())?.unwrap_or_default() {
-                match volume.state() {
-                    Ok(state) if state.backing_path.as_deref() == Some(path) => overlays.push(volume.name),
-                    Ok(_) => {}
-                    // Volumes come and go while we look.
-                    Err(error) if error.error_type == ErrorType::DiskNotFound => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(overlays)
     }
 
     /// The domain of this name, if there is one.
@@ -237,6 +204,18 @@ impl Connection {
                 let name = domain.name().map_err(Error::from)?;
                 Ok(Domain::new(domain, &name))
             })
+            .collect()
+    }
+
+    /// Names of the domains with a managed save image, which they resume from at their next start.
+    pub fn saved_domains(&self) -> Result<BTreeSet<String>> {
+        let domains: Vec<VirtDomain> = self
+            .connect
+            .list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+            .map_err(|e| Error::from(e).during("listing saved VMs"))?;
+        domains
+            .into_iter()
+            .map(|domain| domain.name().map_err(Error::from))
             .collect()
     }
 

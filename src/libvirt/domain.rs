@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use virt::domain::{Domain as VirtDomain, DomainStateEnum};
+use virt::domain::{Domain as VirtDomain, DomainStateEnum, DomainStateReasonEnum};
 use virt::enumutil::Enum;
 use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::sys;
@@ -11,12 +11,13 @@ use virt::sys;
 use super::Connection;
 use super::busy::when_no_other_job;
 use super::connection::parse;
-use super::errors::{is, means_full};
+use super::dnsmasq_directory;
+use super::errors::{cause_in_text, is};
 use super::ffi::{self, RemovedDevices};
 use crate::interrupt;
 use crate::logging;
 use crate::progress::Progress;
-use crate::rpc::{Error, ErrorType, Result};
+use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::xml::element::Element;
 use crate::xml::masked;
 
@@ -70,11 +71,14 @@ impl Domain {
         }
     }
 
-    pub(super) fn state(&self) -> Result<DomainStateEnum> {
-        let state = self.domain.state().map(|(state, _)| state);
-        match state {
+    fn state(&self) -> Result<DomainStateEnum> {
+        self.state_and_reason().map(|(state, _)| state)
+    }
+
+    pub(super) fn state_and_reason(&self) -> Result<(DomainStateEnum, DomainStateReasonEnum)> {
+        match self.domain.state() {
             // The crate says nothing of an error of libvirt's, which leaves the state at -1.
-            Ok(Enum::Unknown(u32::MAX)) => Err(LibvirtError::last_error()),
+            Ok((Enum::Unknown(u32::MAX), _)) => Err(LibvirtError::last_error()),
             state => state,
         }
         .map_err(|e| self.failed("looking at", e))
@@ -82,6 +86,13 @@ impl Domain {
 
     pub fn is_active(&self) -> Result<bool> {
         self.domain.is_active().map_err(|e| self.failed("looking at", e))
+    }
+
+    /// False for a transient domain, which is gone when it stops: nothing is defined for its next start.
+    pub fn is_persistent(&self) -> Result<bool> {
+        self.domain
+            .is_persistent()
+            .map_err(|e| self.failed("looking at", e))
     }
 
     /// Whether it is known not to run; one that another call has deleted meanwhile does not.
@@ -92,13 +103,26 @@ impl Domain {
         }
     }
 
-    /// Boots the VM.
+    /// Boots the VM; on a fresh host only after libvirt has created its directory for dnsmasq.
     pub fn start(&self) -> Result<()> {
         interrupt::check()?;
-        self.domain
-            .create()
-            .map_err(|e| self.failed("starting", e))
-            .map(drop)
+        let Err(error) = self.domain.create() else {
+            return Ok(());
+        };
+        if dnsmasq_directory::missing(&error).is_none() {
+            return Err(self.failed("starting", error));
+        }
+        dnsmasq_directory::create(&self.domain.connect().map_err(|e| self.failed("starting", e))?);
+        interrupt::check()?;
+        let Err(error) = self.domain.create() else {
+            return Ok(());
+        };
+        let advice = dnsmasq_directory::missing(&error).map(|directory| {
+            format!("; if {directory} does not exist on the host, create it there: `mkdir -p {directory}`")
+        });
+        let mut error = self.failed("starting", error);
+        error.message.push_str(&advice.unwrap_or_default());
+        Err(error)
     }
 
     /// Makes libvirt start the VM together with itself.
@@ -118,8 +142,14 @@ impl Domain {
         }
     }
 
-    /// Forgets the VM's definition with all that libvirt keeps for it; its volumes stay.
+    /// Forgets the VM's definition with all that libvirt keeps for it; its volumes stay. One that another call has started
+    /// since it was stopped would go on as a transient domain, so it is stopped again.
     pub fn undefine(&self) -> Result<()> {
+        self.undefine_only()?;
+        self.destroy()
+    }
+
+    fn undefine_only(&self) -> Result<()> {
         let all = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
             | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
@@ -140,23 +170,38 @@ impl Domain {
         })
     }
 
-    /// Restarts the machine, as its reset button would. A paused one goes on; one that is stopped, has crashed or
-    /// sleeps is started.
-    pub fn reboot(&self) -> Result<()> {
+    /// Resets a machine that runs; a paused one goes on. False where it has to be booted: a guest that has crashed or
+    /// sleeps is stopped, since QEMU does not go on with it after a reset.
+    pub fn reset(&self) -> Result<bool> {
         use virt::domain::DomainState::{Paused, Running};
-        match self.state()? {
-            state if state.is(Running) => self.domain.reset().map_err(|e| self.failed("resetting", e)),
-            state if state.is(Paused) => {
-                self.domain.reset().map_err(|e| self.failed("resetting", e))?;
-                self.domain
-                    .resume()
-                    .map_err(|e| self.failed("resuming", e))
-                    .map(drop)
+        let state = self.state()?;
+        if !state.is(Running) && !state.is(Paused) {
+            if self.is_active()? {
+                self.destroy()?;
             }
-            // Its guest has crashed, or sleeps: QEMU does not go on after a reset.
-            _ if self.is_active()? => self.destroy().and_then(|()| self.start()),
-            _ => self.start(),
+            return Ok(false);
         }
+        self.domain.reset().map_err(|e| self.failed("resetting", e))?;
+        if state.is(Paused) {
+            self.domain.resume().map_err(|e| self.failed("resuming", e))?;
+        }
+        Ok(true)
+    }
+
+    /// Boots a VM that does not run. A state that libvirt has saved of it (`virsh managedsave`) is discarded: the disks
+    /// may have changed since.
+    pub fn boot(&self) -> Result<()> {
+        interrupt::check()?;
+        // Drivers without saved states say so.
+        if self.domain.has_managed_save(0).unwrap_or(false) {
+            log::warn!(
+                "VM {}: discarding the state that libvirt has saved (managed save); the VM boots",
+                self.name
+            );
+        }
+        self.domain
+            .create_with_flags(sys::VIR_DOMAIN_START_FORCE_BOOT)
+            .map_err(|e| self.failed("starting", e))
     }
 
     /// The running VM's description, or that of the next start when it does not run.
@@ -177,17 +222,38 @@ impl Domain {
         parse(&format!("VM {}", self.name), &text)
     }
 
-    /// Whether one of the VM's two descriptions has this text in it, as libvirt writes it; cheaper than reading them.
-    pub fn mentions(&self, text: &str) -> Result<bool> {
+    pub fn has_saved_state(&self) -> Result<bool> {
+        self.domain
+            .has_managed_save(0)
+            .map_err(|e| self.failed("looking for the saved state of", e))
+    }
+
+    /// What the VM resumes with at its next start, which then ignores the definition. None without a saved state.
+    pub fn saved_xml(&self) -> Result<Option<Element>> {
+        if !self.has_saved_state()? {
+            return Ok(None);
+        }
+        let text =
+            ffi::managed_save_xml(&self.domain).map_err(|e| self.failed("reading the saved state of", e))?;
+        parse(&format!("the saved VM {}", self.name), &text).map(Some)
+    }
+
+    /// Whether the VM's live or persistent XML, or that of its managed save image if it is known to have one, has one of
+    /// these texts in it, as libvirt writes them; cheaper than parsing it.
+    pub fn mentions(&self, texts: &[String], is_saved: bool) -> Result<bool> {
+        let has_one = |xml: &str| texts.iter().any(|text| xml.contains(text.as_str()));
         let has = |flags| {
             let xml = self
                 .domain
                 .xml_desc(flags)
                 .map_err(|e| self.failed("reading", e))?;
-            Ok::<bool, Error>(xml.contains(text))
+            Ok::<bool, Error>(has_one(&xml))
         };
         // Only a running VM has two: without an id it does not run.
-        Ok(has(sys::VIR_DOMAIN_XML_INACTIVE)? || (self.domain.id().is_some() && has(0)?))
+        if has(sys::VIR_DOMAIN_XML_INACTIVE)? || (self.domain.id().is_some() && has(0)?) {
+            return Ok(true);
+        }
+        Ok(is_saved && self.saved_xml()?.is_some_and(|saved| has_one(&saved.to_string())))
     }
 
     /// Adds a device.
@@ -209,7 +275,7 @@ impl Domain {
     /// What a change of the running VM failed for. Where the VM has ended meanwhile, libvirt's words are about anything
     /// else, and the same call works on the stopped VM.
     fn unless_ended(&self, error: Error) -> Error {
-        let within = if means_that_qemu_is_gone(&error.message) {
+        let within = if error.cause == Cause::QemuGone {
             SURE_END_NOTICED_WITHIN
         } else {
             END_NOTICED_WITHIN
@@ -258,9 +324,10 @@ impl Domain {
     /// Returns when the copy is complete; on failure the job is ended.
     pub fn back_up(&self, backup: &Element) -> Result<()> {
         let text = backup.to_string();
-        when_no_other_job(|| {
-            ffi::backup_begin(&self.domain, &text, sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL)
-        })
+        when_no_other_job(
+            || self.is_active().unwrap_or(false),
+            || ffi::backup_begin(&self.domain, &text, sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL),
+        )
         .map_err(|e| self.failed("copying a disk of", e))
         .and_then(|()| self.wait_for_backup().inspect_err(|_| self.end_backup()))
         .map_err(|error| {
@@ -314,10 +381,10 @@ impl Domain {
             .message
             .unwrap_or_else(|| format!("the job ended with state {}", job.kind));
         let message = format!("copying a disk of VM {}: {reason}", self.name);
-        if means_full(&reason) {
-            return Err(Error::new(ErrorType::NoDiskSpace, message));
-        }
-        Err(Error::cloud(message).retryable())
+        Err(match cause_in_text(&reason) {
+            Cause::Full => Error::new(ErrorType::NoDiskSpace, message).because(Cause::Full),
+            _ => Error::cloud(message).retryable(),
+        })
     }
 
     /// Replaces the VM's metadata element of this namespace, in both descriptions; None removes it.
@@ -343,11 +410,17 @@ impl Domain {
         prefix: Option<&str>,
         namespace: Option<&str>,
     ) -> Result<()> {
-        let flags = if self.is_active()? {
-            sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_AFFECT_CONFIG
+        let live = if self.is_active()? {
+            sys::VIR_DOMAIN_AFFECT_LIVE
         } else {
-            sys::VIR_DOMAIN_AFFECT_CONFIG
+            0
         };
+        let persistent = if live == 0 || self.is_persistent()? {
+            sys::VIR_DOMAIN_AFFECT_CONFIG
+        } else {
+            0
+        };
+        let flags = live | persistent;
         self.domain
             .set_metadata(kind.cast_signed(), text, prefix, namespace, flags)
             .map_err(|e| self.failed("setting metadata of", e))
@@ -362,16 +435,4 @@ impl Domain {
         }
         Error::from(e).during(format!("{doing} VM {}", self.name))
     }
-}
-
-/// Its directory in `/proc`, or the other end of its monitor, is not there.
-fn means_that_qemu_is_gone(message: &str) -> bool {
-    [
-        "/proc/",
-        "closed the monitor",
-        "write to monitor",
-        "read from monitor",
-    ]
-    .iter()
-    .any(|part| message.contains(part))
 }

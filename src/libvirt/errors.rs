@@ -1,258 +1,327 @@
-//! Libvirt's error codes as CPI error types: the only place where one becomes the other.
+//! What libvirt's errors mean: the only place where they become CPI error types and causes.
+//!
+//! Libvirt's error code, its domain and, for system errors, errno decide. They travel from the daemon as numbers,
+//! whatever its language. A code that has several meanings leaves the message:
+//! - A daemon that speaks English says which meaning it is.
+//! - The messages of a daemon that speaks another language are not understood. The code then stands for the meaning that
+//!   ends by itself.
+//! - QEMU, qemu-img, LVM and libvirt's client in this process are not translated: QEMU's and LVM's texts pass through
+//!   libvirtd as they are, and this process sets no locale.
 
-use virt::error::{Error as LibvirtError, ErrorNumber};
+use rustix::io::Errno;
+use virt::enumutil::Enum;
+use virt::error::{Error as LibvirtError, ErrorDomain, ErrorNumber};
 
-use crate::rpc::{Error, ErrorType};
+use super::ffi;
+use crate::rpc::{Cause, Error, ErrorType};
+
+/// One error of libvirt's, as data.
+#[derive(Debug, Clone, Copy)]
+struct Said<'a> {
+    /// None for those that this build's libvirt does not know.
+    number: Option<ErrorNumber>,
+    domain: Option<ErrorDomain>,
+    /// Of system errors.
+    errno: Option<Errno>,
+    text: &'a str,
+}
+
+impl<'a> Said<'a> {
+    fn of(error: &'a LibvirtError) -> Self {
+        Self {
+            number: known(error.code()),
+            domain: known(error.domain()),
+            errno: ffi::errno_of(error.message()).map(Errno::from_raw_os_error),
+            text: error.message().trim_end(),
+        }
+    }
+
+    fn is(&self, number: ErrorNumber, domain: ErrorDomain) -> bool {
+        self.number == Some(number) && self.domain == Some(domain)
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.text.contains(part)
+    }
+
+    /// Whether the message begins as messages of these codes do in English.
+    fn is_english(&self) -> bool {
+        let begin = match self.number {
+            Some(ErrorNumber::OperationInvalid) => "Requested operation is not valid",
+            Some(ErrorNumber::OperationFailed) => "operation failed",
+            Some(ErrorNumber::InternalError) => "internal error",
+            _ => "",
+        };
+        self.text.starts_with(begin)
+    }
+}
+
+fn known<T, R>(value: Enum<T, R>) -> Option<T> {
+    match value {
+        Enum::Known(known) => Some(known),
+        Enum::Unknown(_) => None,
+    }
+}
 
 impl From<LibvirtError> for Error {
     fn from(error: LibvirtError) -> Self {
-        let message = error.message().trim_end();
-        let Some(number) = number_of(&error) else {
-            return Self::cloud(message);
-        };
-        if means_too_old(number, message) {
-            return Self::cloud(format!(
-                "{message}; the host's libvirt is too old for this, or cannot do it: version 6.0 or later is needed \
-                 (`virsh version` on the host)"
-            ));
-        }
-        let cpi_error = Self::new(error_type(number, message), with_advice(message));
-        if is_worth_a_retry(number, message) {
-            cpi_error.retryable()
-        } else {
-            cpi_error
+        let said = Said::of(&error);
+        let cause = cause_of(&said);
+        let message = format!("{}{}", said.text, advice(&said, cause));
+        Self::new(error_type(&said, cause), message).because(cause)
+    }
+}
+
+/// Why this call of libvirt's failed.
+pub(super) fn cause(error: &LibvirtError) -> Cause {
+    cause_of(&Said::of(error))
+}
+
+/// Why something failed that only QEMU's text tells of, such as the end of a job.
+pub(super) fn cause_in_text(text: &str) -> Cause {
+    cause_of(&Said {
+        number: None,
+        domain: None,
+        errno: None,
+        text,
+    })
+}
+
+/// Libvirt refused to connect, or was refused.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub message: String,
+    pub cause: Cause,
+    /// Whether libvirtd did not let the user in.
+    pub is_of_login: bool,
+}
+
+impl Refusal {
+    /// One that is not libvirt's.
+    pub fn in_words(message: String) -> Self {
+        Self {
+            message,
+            cause: Cause::Other,
+            is_of_login: false,
         }
     }
 }
 
-/// The error's number, when this build's libvirt knows it.
-fn number_of(error: &LibvirtError) -> Option<ErrorNumber> {
-    match error.code() {
-        virt::enumutil::Enum::Known(number) => Some(number),
-        virt::enumutil::Enum::Unknown(_) => None,
+impl From<LibvirtError> for Refusal {
+    fn from(error: LibvirtError) -> Self {
+        let said = Said::of(&error);
+        Self {
+            message: said.text.to_owned(),
+            cause: cause_of(&said),
+            is_of_login: said.number == Some(ErrorNumber::AuthFailed),
+        }
     }
 }
 
 /// Whether libvirt said exactly this.
 pub(super) fn is(error: &LibvirtError, number: ErrorNumber) -> bool {
-    number_of(error) == Some(number)
+    known(error.code()) == Some(number)
 }
 
-/// Libvirt has no number for a full disk: the text of ENOSPC is all there is.
-fn error_type(number: ErrorNumber, message: &str) -> ErrorType {
-    match number {
-        ErrorNumber::NoDomain => ErrorType::VmNotFound,
-        ErrorNumber::NoNetwork => ErrorType::NetworkNotFound,
-        ErrorNumber::NoStorageVolume => ErrorType::DiskNotFound,
-        _ if means_full(message) => ErrorType::NoDiskSpace,
-        _ => ErrorType::CloudError,
-    }
+/// Whether the daemon that says this of a domain that does not exist speaks English.
+pub(super) fn says_in_english_that_there_is_no_domain(error: &LibvirtError) -> bool {
+    error.message().starts_with("Domain not found")
 }
 
-/// Libvirt's words, or QEMU's, or LVM's.
-pub(super) fn means_full(message: &str) -> bool {
-    message.contains("No space left on device")
-        || message.contains("Disk quota exceeded")
-        || message.contains("nsufficient free space")
+/// Whether another pool has the same place.
+pub(super) fn is_pool_conflict(error: &LibvirtError) -> bool {
+    Said::of(error).is(ErrorNumber::OperationFailed, ErrorDomain::Storage)
 }
 
-/// What the operator can do about an error that libvirt only states.
-fn with_advice(message: &str) -> String {
-    let advice = if message.contains("find any firmware") {
-        "; the host has no EFI firmware that fits: install it there (package ovmf or edk2-ovmf), or set firmware to bios"
-    } else if message.contains("hugetlbfs") {
-        "; the host has no huge pages of this size: reserve and mount them there, or leave out hugepages"
-    } else if message.contains("Read-only file system") {
-        "; Linux makes a file system read-only after errors of the disk below it: see `dmesg` on the host, then mount it \
-         read-write again"
-    } else if message.contains("Failed to get \"write\" lock") {
-        "; a QEMU has the disk open that libvirt does not know to have it, as when libvirtd was killed while it attached or \
-         detached it: stop the VM that had it last on the host (`virsh destroy`), start it, and make the call again"
-    } else if means_silent_ceph(message) {
-        "; Ceph's monitors do not answer, or not from this host: see `ceph health detail`"
-    } else {
-        ""
-    };
-    format!("{message}{advice}")
-}
-
-fn is_worth_a_retry(number: ErrorNumber, message: &str) -> bool {
-    matches!(
-        number,
-        ErrorNumber::NoConnect
-            | ErrorNumber::Rpc
-            | ErrorNumber::OperationTimeout
-            | ErrorNumber::AgentUnresponsive
-    ) || means_busy(message)
-        || means_lost(message)
-        || means_stopped(message)
-        || means_silent_ceph(message)
-}
-
-/// A call, or a flag of a call, that the other side does not know.
-fn means_too_old(number: ErrorNumber, message: &str) -> bool {
-    match number {
-        ErrorNumber::NoSupport => true,
-        ErrorNumber::Rpc => message.contains("unknown procedure"),
-        ErrorNumber::InvalidArg => message.contains("unsupported flags"),
+/// Whether the VM has a job already of which there can be one only. Of a VM that does not run, libvirt in another
+/// language seems to say the same.
+pub(super) fn means_other_job(error: &LibvirtError) -> bool {
+    let said = Said::of(error);
+    match said.number {
+        Some(ErrorNumber::OperationTimeout) => true,
+        Some(ErrorNumber::OperationInvalid) => said.has("job") || !said.is_english(),
         _ => false,
     }
 }
 
-/// The connection is no more: libvirtd ended, or the host or the network between is gone.
-fn means_lost(message: &str) -> bool {
-    [
-        "client socket is closed",
-        "closed due to keepalive timeout",
-        "End of file while reading data",
-        "Cannot recv data",
-        "Cannot write data",
-    ]
-    .iter()
-    .any(|part| message.contains(part))
+/// Whether the host lacks the daemon for libvirt's networks.
+pub(super) fn has_no_network_daemon(error: &LibvirtError) -> bool {
+    let said = Said::of(error);
+    said.errno == Some(Errno::NOENT) && stopped_daemon(&said) == Some("virtnetworkd")
 }
 
-/// A network or pool that was active when the call began. The same call starts it.
-fn means_stopped(message: &str) -> bool {
-    let of_it = || message.contains("network '") || message.contains("storage pool '");
-    (message.contains("is not active") && of_it()) || message.contains("network is not running")
+fn error_type(said: &Said<'_>, cause: Cause) -> ErrorType {
+    match (said.number, cause) {
+        (Some(ErrorNumber::NoDomain), _) => ErrorType::VmNotFound,
+        (Some(ErrorNumber::NoNetwork), _) => ErrorType::NetworkNotFound,
+        (Some(ErrorNumber::NoStorageVolume), _) => ErrorType::DiskNotFound,
+        (_, Cause::Full) => ErrorType::NoDiskSpace,
+        _ => ErrorType::CloudError,
+    }
 }
 
-/// Ceph's monitors did not answer libvirt, or QEMU.
-pub(super) fn means_silent_ceph(message: &str) -> bool {
-    message.contains("failed to connect to the RADOS monitor")
-        || message.contains("error connecting: Connection timed out")
+fn cause_of(said: &Said<'_>) -> Cause {
+    if let Some(cause) = cause_of_errno(said) {
+        return cause;
+    }
+    let by_code = match said.number {
+        Some(ErrorNumber::NoSupport) => Cause::TooOld,
+        // "unknown procedure: 999", "unsupported flags (0x400) in function f", in any language.
+        Some(ErrorNumber::Rpc) if ends_with_number(said.text) => Cause::TooOld,
+        Some(ErrorNumber::InvalidArg) if said.has("(0x") => Cause::TooOld,
+        Some(ErrorNumber::AccessDenied | ErrorNumber::AuthUnavailable) => Cause::Denied,
+        Some(ErrorNumber::OperationDenied) => Cause::ReadOnlyConnection,
+        Some(ErrorNumber::NoConnect | ErrorNumber::Rpc) => Cause::Lost,
+        Some(ErrorNumber::OperationTimeout | ErrorNumber::AgentUnresponsive) => Cause::Busy,
+        Some(ErrorNumber::OperationInvalid) => cause_of_invalid(said),
+        Some(ErrorNumber::OperationFailed) if said.domain == Some(ErrorDomain::Storage) => {
+            // The only way in which calls for volumes fail so.
+            if said.has("Not enough space") || !said.is_english() {
+                Cause::Full
+            } else {
+                Cause::Other
+            }
+        }
+        Some(ErrorNumber::InternalError) => cause_of_internal(said),
+        Some(ErrorNumber::SystemError) if said.domain == Some(ErrorDomain::Rpc) => Cause::Lost,
+        Some(ErrorNumber::SystemError) if said.domain == Some(ErrorDomain::Qemu) && said.has("monitor") => {
+            Cause::QemuGone
+        }
+        _ => Cause::Other,
+    };
+    if by_code == Cause::Other {
+        cause_of_untranslated(said.text)
+    } else {
+        by_code
+    }
 }
 
-/// Another storage job is at work on the pool or the volume; it ends by itself.
-pub(super) fn means_busy(message: &str) -> bool {
-    message.contains("asynchronous jobs running")
-        || message.contains("is still in use")
-        || message.contains("is still being allocated")
+fn cause_of_errno(said: &Said<'_>) -> Option<Cause> {
+    Some(match (said.errno?, said.domain) {
+        (Errno::NOSPC | Errno::DQUOT, _) => Cause::Full,
+        (Errno::ROFS, _) => Cause::ReadOnlyFiles,
+        (Errno::NOENT | Errno::CONNREFUSED, Some(ErrorDomain::Rpc)) => Cause::DaemonStopped,
+        (Errno::ACCESS | Errno::PERM, Some(ErrorDomain::Rpc)) => Cause::Denied,
+        // Of all that deletes volumes, only Ceph says so.
+        (Errno::BUSY, Some(ErrorDomain::Storage)) => Cause::Shared,
+        // The directory of QEMU's process.
+        (Errno::NOENT | Errno::SRCH, _) if said.has("/proc/") => Cause::QemuGone,
+        (Errno::PIPE | Errno::CONNRESET, Some(ErrorDomain::Qemu)) => Cause::QemuGone,
+        _ => return None,
+    })
 }
 
-/// The VM already has a job of the kind that can only run once, or one that is about to begin.
-pub(super) fn means_other_job(error: &LibvirtError) -> bool {
-    let message = error.message();
-    (is(error, ErrorNumber::OperationInvalid) && message.contains("job"))
-        || (is(error, ErrorNumber::OperationTimeout) && message.contains("state change lock"))
+/// Something is not in the state for it.
+fn cause_of_invalid(said: &Said<'_>) -> Cause {
+    let (is_storage, is_network) = (
+        said.domain == Some(ErrorDomain::Storage),
+        said.domain == Some(ErrorDomain::Network),
+    );
+    match said.is_english() {
+        true if (is_storage || is_network) && (said.has("is not active") || said.has("is not running")) => {
+            Cause::Stopped
+        }
+        true if is_storage && (said.has("is still in use") || said.has("is still being allocated")) => {
+            Cause::Busy
+        }
+        // A volume, or its pool, which whoever waits for it looks at.
+        false if is_storage => Cause::Busy,
+        false if is_network => Cause::Stopped,
+        _ => Cause::Other,
+    }
+}
+
+fn cause_of_internal(said: &Said<'_>) -> Cause {
+    match said.domain {
+        // Of libvirt's client, or of a daemon that is a client of another.
+        Some(ErrorDomain::Rpc) => Cause::Lost,
+        Some(ErrorDomain::Storage) if said.has("asynchronous jobs running") => Cause::Busy,
+        Some(ErrorDomain::Storage | ErrorDomain::Network) if said.has("already in use") => Cause::InUse,
+        // What new volumes and networks are refused for.
+        Some(ErrorDomain::Storage | ErrorDomain::Network) if !said.is_english() => Cause::InUse,
+        _ => Cause::Other,
+    }
+}
+
+/// What QEMU, LVM and Ceph say, and libvirt has no number for.
+fn cause_of_untranslated(text: &str) -> Cause {
+    const SAYINGS: &[(Cause, &[&str])] = &[
+        (
+            Cause::Full,
+            &[
+                "No space left on device",
+                "Disk quota exceeded",
+                "nsufficient free space",
+            ],
+        ),
+        (Cause::ReadOnlyFiles, &["Read-only file system"]),
+        (
+            Cause::SilentCeph,
+            &["RADOS", "error connecting: Connection timed out"],
+        ),
+        (Cause::Shared, &["failed to unprotect snapshot"]),
+        (
+            Cause::NoKvm,
+            &["/dev/kvm", "access KVM", "failed to initialize kvm"],
+        ),
+        (Cause::QemuGone, &["closed the monitor"]),
+    ];
+    SAYINGS
+        .iter()
+        .find(|(_, parts)| parts.iter().any(|part| text.contains(part)))
+        .map_or(Cause::Other, |(cause, _)| *cause)
+}
+
+fn ends_with_number(text: &str) -> bool {
+    text.rsplit_once(' ')
+        .is_some_and(|(_, last)| last.parse::<u32>().is_ok())
+}
+
+/// The daemon whose socket was not answered, where the host has one for each driver.
+fn stopped_daemon<'a>(said: &Said<'a>) -> Option<&'a str> {
+    if cause_of_errno(said) != Some(Cause::DaemonStopped) {
+        return None;
+    }
+    let (before, _) = said.text.split_once("-sock")?;
+    let (_, daemon) = before.rsplit_once('/')?;
+    daemon.starts_with("virt").then_some(daemon)
+}
+
+/// What the operator can do about an error that libvirt only states.
+fn advice(said: &Said<'_>, cause: Cause) -> String {
+    let advice = match cause {
+        Cause::TooOld => {
+            "the host's libvirt is too old for this, or cannot do it: version 7.0 or later is needed (`virsh version` on \
+             the host)"
+        }
+        Cause::DaemonStopped => {
+            return stopped_daemon(said).map_or_else(String::new, |daemon| {
+                format!(
+                    "; {daemon} does not run on the host, which has a daemon for each driver: systemctl enable --now \
+                     {daemon}.socket"
+                )
+            });
+        }
+        Cause::ReadOnlyFiles => {
+            "Linux makes a file system read-only after errors of the disk below it: see `dmesg` on the host, then mount it \
+             read-write again"
+        }
+        Cause::SilentCeph => "Ceph's monitors do not answer, or not from this host: see `ceph health detail`",
+        // Both names are the same in all languages.
+        _ if said.number == Some(ErrorNumber::OperationFailed) && said.has("'efi'") => {
+            "the host has no EFI firmware that fits: install it there (package ovmf or edk2-ovmf), or set firmware to bios"
+        }
+        _ if said.has("hugetlbfs") => {
+            "the host has no huge pages of this size: reserve and mount them there, or leave out hugepages"
+        }
+        _ if said.has("Failed to get \"write\" lock") => {
+            "a QEMU has the disk open that libvirt does not know to have it, as when libvirtd was killed while it attached or \
+             detached it: stop the VM that had it last on the host (`virsh destroy`), start it, and make the call again"
+        }
+        _ => return String::new(),
+    };
+    format!("; {advice}")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_become_cpi_error_types() {
-        // libvirt's in-process test driver gives real errors without a daemon.
-        virt::error::clear_error_callback();
-        let connect = virt::connect::Connect::open(Some("test:///default")).unwrap();
-        let pool = connect.lookup_storage_pool_by_name("default-pool").unwrap();
-        for (error, expected) in [
-            (
-                connect.lookup_domain_by_name("none").unwrap_err(),
-                ErrorType::VmNotFound,
-            ),
-            (
-                connect.lookup_network_by_name("none").unwrap_err(),
-                ErrorType::NetworkNotFound,
-            ),
-            (
-                connect.lookup_storage_pool_by_name("none").unwrap_err(),
-                ErrorType::CloudError,
-            ),
-            (
-                pool.lookup_storage_vol_by_name("none").unwrap_err(),
-                ErrorType::DiskNotFound,
-            ),
-        ] {
-            assert_eq!(Error::from(error).error_type, expected);
-        }
-    }
-
-    #[test]
-    fn what_an_old_libvirt_does_not_know_is_said_and_not_tried_again() {
-        virt::error::clear_error_callback();
-        let connect = virt::connect::Connect::open(Some("test:///default")).unwrap();
-        let domain = connect.lookup_domain_by_name("test").unwrap();
-        for error in [
-            // The test driver has neither this call nor this flag.
-            connect.num_of_nw_filters().unwrap_err(),
-            domain.undefine_flags(1 << 30).unwrap_err(),
-        ] {
-            let error = Error::from(error);
-            assert!(
-                error.message.contains("version 6.0 or later is needed"),
-                "{error}"
-            );
-            assert!(!error.ok_to_retry);
-        }
-        let unknown = "unknown procedure: 999";
-        assert!(means_too_old(ErrorNumber::Rpc, unknown));
-        assert!(!means_too_old(
-            ErrorNumber::Rpc,
-            "Cannot recv data: Connection reset by peer"
-        ));
-    }
-
-    #[test]
-    fn what_a_host_lacks_is_said() {
-        for (message, expected) in [
-            (
-                "Unable to find any firmware to satisfy 'efi'",
-                "package ovmf or edk2-ovmf",
-            ),
-            (
-                "Unable to find any usable hugetlbfs mount for 3072 KiB",
-                "leave out hugepages",
-            ),
-            (
-                "internal error: unable to execute QEMU command 'blockdev-add': Failed to get \"write\" lock",
-                "stop the VM that had it last",
-            ),
-        ] {
-            let advised = with_advice(message);
-            assert!(
-                advised.starts_with(message) && advised.contains(expected),
-                "{advised}"
-            );
-        }
-        assert_eq!(with_advice("XML error"), "XML error");
-    }
-
-    #[test]
-    fn what_was_stopped_meanwhile_is_started_by_the_same_call() {
-        for (message, expected) in [
-            (
-                "Requested operation is not valid: network 'bosh' is not active",
-                true,
-            ),
-            ("Requested operation is not valid: network is not running", true),
-            (
-                "Requested operation is not valid: storage pool 'bosh' is not active",
-                true,
-            ),
-            ("Requested operation is not valid: domain is not running", false),
-        ] {
-            assert_eq!(means_stopped(message), expected, "{message}");
-        }
-    }
-
-    #[test]
-    fn a_full_disk_is_told_from_other_system_errors() {
-        for (message, expected) in [
-            (
-                "cannot allocate 5 bytes in file '/x': No space left on device",
-                ErrorType::NoDiskSpace,
-            ),
-            ("cannot write: Disk quota exceeded", ErrorType::NoDiskSpace),
-            (
-                "Volume group \"vg\" has insufficient free space (61 extents): 2500 required.",
-                ErrorType::NoDiskSpace,
-            ),
-            ("cannot open '/x': Permission denied", ErrorType::CloudError),
-        ] {
-            assert_eq!(error_type(ErrorNumber::SystemError, message), expected);
-        }
-    }
-}
+mod tests;

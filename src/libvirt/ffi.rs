@@ -1,6 +1,7 @@
 //! The libvirt calls that the `virt` crate lacks; the only `unsafe` code.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_void};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -9,6 +10,50 @@ use virt::domain::Domain;
 use virt::error::Error as LibvirtError;
 use virt::stream::Stream;
 use virt::sys;
+
+thread_local! {
+    /// Message and errno of the last system error that libvirt reported in this thread.
+    static LAST_SYSTEM_ERROR: RefCell<Option<(String, i32)>> = const { RefCell::new(None) };
+}
+
+/// virSetErrorFunc: keeps libvirt from printing its errors to stderr, and keeps the errno of system errors, which libvirtd
+/// sends along and `virt` 0.5 drops.
+pub(super) fn note_errors() {
+    // SAFETY: the callback is a function of this program and takes no data.
+    unsafe { sys::virSetErrorFunc(std::ptr::null_mut(), Some(note_error)) };
+}
+
+extern "C" fn note_error(_data: *mut c_void, error: sys::virErrorPtr) {
+    // SAFETY: libvirt calls this with an error of the calling thread, which stays as it is until the call returns.
+    let (code, message, errno) = unsafe {
+        let error = &*error;
+        (error.code, error.message, error.int1)
+    };
+    if code.cast_unsigned() != sys::VIR_ERR_SYSTEM_ERROR || message.is_null() {
+        return;
+    }
+    // SAFETY: the message of an error ends with a zero.
+    let message = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+    // A thread that is just ending decides nothing any more.
+    let _ = LAST_SYSTEM_ERROR.try_with(|last| *last.borrow_mut() = Some((message, errno)));
+}
+
+/// The errno of the system error with this message, if it was the last one of this thread.
+pub(super) fn errno_of(message: &str) -> Option<i32> {
+    LAST_SYSTEM_ERROR
+        .try_with(|last| {
+            let last = last.borrow();
+            let (_, errno) = last.as_ref().filter(|(noted, _)| noted == message)?;
+            Some(*errno).filter(|errno| *errno > 0)
+        })
+        .ok()
+        .flatten()
+}
+
+unsafe extern "C" {
+    /// Of the C library, for what libvirt allocates and hands over.
+    fn free(pointer: *mut c_void);
+}
 
 /// virDomainBackupBegin: `virt` 0.5 has no backup calls.
 pub(super) fn backup_begin(domain: &Domain, xml: &str, flags: u32) -> Result<(), LibvirtError> {
@@ -34,9 +79,54 @@ pub(super) fn abort_job(domain: &Domain) -> Result<(), LibvirtError> {
     }
 }
 
+/// virDomainManagedSaveGetXMLDesc: `virt` 0.5 lacks it.
+pub(super) fn managed_save_xml(domain: &Domain) -> Result<String, LibvirtError> {
+    // SAFETY: the domain outlives the call; libvirt hands over a string of its own allocation, which is copied before
+    // it is freed.
+    unsafe {
+        let text = sys::virDomainManagedSaveGetXMLDesc(domain.as_ptr(), 0);
+        if text.is_null() {
+            return Err(LibvirtError::last_error());
+        }
+        let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+        free(text.cast());
+        Ok(copy)
+    }
+}
+
+/// As many as libvirt's protocol carries.
+const MAX_DISK_ERRORS: usize = 256;
+
+/// virDomainGetDiskErrors: `virt` 0.5 lacks it. Target names (`vda`, ...) of disks that QEMU has an I/O error of, each
+/// with `VIR_DOMAIN_DISK_ERROR_*`.
+pub(super) fn disk_errors(domain: &Domain) -> Result<Vec<(String, u32)>, LibvirtError> {
+    let empty = sys::virDomainDiskError {
+        disk: std::ptr::null_mut(),
+        error: 0,
+    };
+    let mut errors = vec![empty; MAX_DISK_ERRORS];
+    // SAFETY: libvirt fills at most as many elements as there are, with strings of its own allocation, each of which is
+    // copied before it is freed.
+    unsafe {
+        let count =
+            sys::virDomainGetDiskErrors(domain.as_ptr(), errors.as_mut_ptr(), MAX_DISK_ERRORS as u32, 0);
+        let Ok(count) = usize::try_from(count) else {
+            return Err(LibvirtError::last_error());
+        };
+        let found = errors.into_iter().take(count).map(|error| {
+            let disk = CStr::from_ptr(error.disk).to_string_lossy().into_owned();
+            free(error.disk.cast());
+            (disk, error.error.cast_unsigned())
+        });
+        Ok(found.collect())
+    }
+}
+
 /// What libvirt says of a domain's job.
 pub(super) struct Job {
     pub kind: u32,
+    /// What it is about, `VIR_DOMAIN_JOB_OPERATION_*`.
+    pub operation: u32,
     pub message: Option<String>,
     /// Bytes copied so far, 0 where libvirt does not say.
     pub processed: u64,
@@ -66,9 +156,13 @@ pub(super) fn job(domain: &Domain, flags: u32) -> Result<Job, LibvirtError> {
             bytes(sys::VIR_DOMAIN_JOB_DISK_PROCESSED),
             bytes(sys::VIR_DOMAIN_JOB_DISK_TOTAL),
         );
+        let mut operation = 0;
+        let name = sys::VIR_DOMAIN_JOB_OPERATION.as_ptr();
+        sys::virTypedParamsGetInt(parameters, count, name, &mut operation);
         sys::virTypedParamsFree(parameters, count);
         Ok(Job {
             kind: job_type.cast_unsigned(),
+            operation: operation.cast_unsigned(),
             message,
             processed,
             total,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use virt::stream::Stream;
 
+use super::errors::is_pool_conflict;
 use super::{Connection, Domain, Pool};
 use crate::rpc::{Error, Result};
 use crate::xml::element::Element;
@@ -108,7 +109,7 @@ impl PassingPool {
             match connection.connect.create_storage_pool_xml(&xml, 0) {
                 Ok(pool) => return Ok(Self(Pool::new(pool, &name))),
                 // Somebody else looks into it, too, which takes milliseconds.
-                Err(e) if e.message().contains("conflict") && started.elapsed() < PATIENCE => {
+                Err(e) if is_pool_conflict(&e) && started.elapsed() < PATIENCE => {
                     sleep(Duration::from_millis(50));
                 }
                 Err(_) if forget_left_over(connection, &path)? => {}

@@ -8,33 +8,32 @@ use super::errors::is;
 use crate::rpc::{Error, Result};
 
 impl Connection {
-    /// Whether the host has a network device or bridge of this name. True as well where libvirt can't tell: then the
-    /// VM's start will.
+    /// Whether the host has a network device or bridge of this name. True as well where libvirt does not know: the VM's
+    /// start shows it then.
     pub fn may_have_network_device(&self, name: &str) -> bool {
-        // Reads the kernel's list, but is a driver that some hosts lack.
-        let (found, says) = match self.connect.lookup_interface_by_name(name) {
+        // Reads the kernel's list, but needs a driver that is a package of its own on some distributions.
+        let says = match self.connect.lookup_interface_by_name(name) {
             Ok(_) => return true,
-            Err(e) => (is(&e, ErrorNumber::NoInterface), e),
+            Err(e) => e,
         };
-        // Every host has this one, but it learns of new devices from udev only, if that runs.
+        let has_driver = is(&says, ErrorNumber::NoInterface);
+        // Every host has this driver, but it learns of new devices from udevd only, which need not run.
         let prefix = format!("net_{}_", as_in_node_devices(name));
         let devices = self
             .connect
-            .list_all_node_devices(sys::VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET);
-        match devices {
-            Ok(devices) => devices.iter().any(|device| {
-                let device = device.name().unwrap_or_default();
-                device.strip_prefix(&prefix).is_some_and(is_mac)
-            }),
-            Err(e) => {
-                log::debug!(
-                    "can't tell whether the host has {name}: {}; {}",
-                    says.message(),
-                    e.message()
-                );
-                !found
-            }
+            .list_all_node_devices(sys::VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET)
+            .unwrap_or_default();
+        let is_listed = devices.iter().any(|device| {
+            let device = device.name().unwrap_or_default();
+            device.strip_prefix(&prefix).is_some_and(is_mac)
+        });
+        if !is_listed && !has_driver {
+            log::debug!(
+                "libvirt does not know whether the host has {name}: {}",
+                says.message()
+            );
         }
+        is_listed || !has_driver
     }
 
     /// Whether libvirt has an nwfilter of this name.

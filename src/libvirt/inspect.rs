@@ -1,12 +1,14 @@
 //! What only operators ask libvirt: to look, not to change.
 
-use virt::domain::DomainState;
+use serde::Serialize;
+use virt::domain::{DomainPausedReason, DomainShutoffReason, DomainState, DomainStateReason};
 use virt::enumutil::Enum;
 use virt::error::ErrorNumber;
 use virt::sys;
 
 use super::connection::parse;
-use super::errors::is;
+use super::errors::{is, says_in_english_that_there_is_no_domain};
+use super::ffi;
 use super::{Connection, Domain, Network, Pool, Volume, VolumeState};
 use crate::interrupt;
 use crate::rpc::{Error, Result};
@@ -32,6 +34,8 @@ pub struct PoolInfo {
     pub available: u64,
     /// Directory or device on the host, or empty.
     pub target: String,
+    /// What the pool is called where its storage is, as a Ceph pool is; or empty.
+    pub source_name: String,
 }
 
 impl Volume {
@@ -67,22 +71,159 @@ impl Pool {
                 .descend(&["target", "path"])
                 .map(Element::text)
                 .unwrap_or_default(),
+            source_name: xml
+                .descend(&["source", "name"])
+                .map(Element::text)
+                .unwrap_or_default(),
         })
     }
 }
 
+/// A VM's state, as libvirt tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DomainStatus {
+    /// `running`, `off`, `saved`, `paused`, `I/O error`, `crashed`, ...: in one or two words.
+    pub state: &'static str,
+    /// Why, where that says more than the state.
+    pub reason: Option<String>,
+    #[serde(skip)]
+    pub active: bool,
+    /// Whether it is gone for good when it stops: it has no persistent definition.
+    pub transient: bool,
+    /// What another program has libvirt do to it just now.
+    pub job: Option<&'static str>,
+}
+
+impl DomainStatus {
+    fn new(state: &'static str, reason: Option<&str>) -> Self {
+        Self {
+            state,
+            reason: reason.map(str::to_owned),
+            ..Self::default()
+        }
+    }
+}
+
+/// `state`, or `state: reason`.
+impl std::fmt::Display for DomainStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.reason {
+            Some(reason) => write!(f, "{}: {reason}", self.state),
+            None => f.write_str(self.state),
+        }
+    }
+}
+
 impl Domain {
-    /// `running`, `off`, `paused`, `crashed`, ...: in one word.
-    pub fn state_name(&self) -> Result<&'static str> {
-        Ok(match self.state()? {
-            Enum::Known(DomainState::Running | DomainState::Blocked | DomainState::NoState) => "running",
-            Enum::Known(DomainState::Paused) => "paused",
-            Enum::Known(DomainState::Shutdown) => "ending",
-            Enum::Known(DomainState::Shutoff) => "off",
-            Enum::Known(DomainState::Crashed) => "crashed",
-            Enum::Known(DomainState::PMSuspended) => "asleep",
-            _ => "unknown",
+    /// # Errors
+    /// `VMNotFound` for a domain that is gone meanwhile.
+    pub fn status(&self) -> Result<DomainStatus> {
+        use DomainState::{Blocked, Crashed, NoState, PMSuspended, Paused, Running, Shutdown, Shutoff};
+        let (state, reason) = self.state_and_reason()?;
+        let Enum::Known(state) = state else {
+            return Ok(DomainStatus::new("unknown", None));
+        };
+        let mut status = match (state, reason) {
+            (Running | Blocked | NoState, _) => DomainStatus::new("running", None),
+            (Paused, Enum::Known(DomainStateReason::Paused(Enum::Known(reason)))) => self.paused(reason),
+            (Paused, _) => DomainStatus::new("paused", None),
+            (Shutdown, _) => DomainStatus::new("in shutdown", None),
+            (Shutoff, _) if self.has_saved_state()? => DomainStatus::new("saved", None),
+            (Shutoff, Enum::Known(DomainStateReason::Shutoff(Enum::Known(reason)))) => {
+                DomainStatus::new("off", why_off(reason))
+            }
+            (Shutoff, _) => DomainStatus::new("off", None),
+            (Crashed, _) => DomainStatus::new("crashed", None),
+            (PMSuspended, _) => DomainStatus::new("pmsuspended", Some("the guest suspended to memory")),
+        };
+        status.active = self.is_active()?;
+        status.transient = !self
+            .domain
+            .is_persistent()
+            .map_err(|e| self.failed("looking at", e))?;
+        if status.active {
+            status.job = self.job_name();
+        }
+        Ok(status)
+    }
+
+    fn paused(&self, reason: DomainPausedReason) -> DomainStatus {
+        use DomainPausedReason::{
+            APIError, Crashed, Dump, FromSnapshot, IOError, Migration, PostCopy, PostCopyFailed, Save,
+            ShuttingDown, Snapshot, StartingUp, Unknown, User, Watchdog,
+        };
+        let why = match reason {
+            IOError => {
+                return DomainStatus {
+                    state: "I/O error",
+                    reason: self.disk_errors(),
+                    ..DomainStatus::default()
+                };
+            }
+            Unknown | User => None,
+            Migration => Some("being migrated"),
+            Save => Some("being saved"),
+            Dump => Some("being dumped"),
+            Watchdog => Some("the watchdog fired"),
+            FromSnapshot => Some("restored from a snapshot"),
+            ShuttingDown => Some("shutting down"),
+            Snapshot => Some("a snapshot is being taken"),
+            Crashed => Some("the guest crashed"),
+            StartingUp => Some("starting up"),
+            PostCopy => Some("in post-copy migration"),
+            PostCopyFailed => Some("post-copy migration failed"),
+            APIError => Some("a call of libvirt's failed"),
+        };
+        DomainStatus::new("paused", why)
+    }
+
+    /// `no space on vdc`, for each disk that stopped the guest; None where QEMU does not tell.
+    fn disk_errors(&self) -> Option<String> {
+        let errors = ffi::disk_errors(&self.domain)
+            .inspect_err(|e| log::debug!("disk errors of VM {}: {}", self.name, e.message()))
+            .unwrap_or_default();
+        let each = errors.iter().map(|(disk, error)| match *error {
+            sys::VIR_DOMAIN_DISK_ERROR_NO_SPACE => format!("no space on {disk}"),
+            _ => format!("on {disk}"),
+        });
+        let all = each.collect::<Vec<_>>().join(", ");
+        (!all.is_empty()).then_some(all)
+    }
+
+    /// A job of whichever program. A QEMU that does not answer has none that could be told.
+    fn job_name(&self) -> Option<&'static str> {
+        let job = ffi::job(&self.domain, 0)
+            .inspect_err(|e| log::debug!("the job of VM {}: {}", self.name, e.message()))
+            .ok()?;
+        if job.kind == sys::VIR_DOMAIN_JOB_NONE {
+            return None;
+        }
+        Some(match job.operation {
+            sys::VIR_DOMAIN_JOB_OPERATION_START => "being started",
+            sys::VIR_DOMAIN_JOB_OPERATION_SAVE => "being saved",
+            sys::VIR_DOMAIN_JOB_OPERATION_RESTORE => "being restored",
+            sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN | sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT => {
+                "being migrated"
+            }
+            sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT | sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT => {
+                "a snapshot is being taken or reverted"
+            }
+            sys::VIR_DOMAIN_JOB_OPERATION_DUMP => "being dumped",
+            sys::VIR_DOMAIN_JOB_OPERATION_BACKUP => "being backed up",
+            _ => "in a job of libvirt's",
         })
+    }
+}
+
+/// Why a VM is off, where an operator must know.
+fn why_off(reason: DomainShutoffReason) -> Option<&'static str> {
+    use DomainShutoffReason::{Crashed, Failed, Migrated, Saved};
+    match reason {
+        Crashed => Some("it crashed"),
+        Failed => Some("it did not start"),
+        Migrated => Some("it was migrated to another host"),
+        Saved => Some("somebody saved it to a file; virsh restore resumes it"),
+        _ => None,
     }
 }
 
@@ -127,10 +268,23 @@ impl Connection {
         }
     }
 
-    /// Names of the pools that are not active, so that nobody knows what is in them.
-    pub fn inactive_pools(&self) -> Result<Vec<String>> {
-        let pools = self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE)?;
-        Ok(pools.into_iter().map(|pool| pool.name).collect())
+    /// The pools that are not active, so that nobody knows what is in them.
+    pub fn inactive_pools(&self) -> Result<Vec<Pool>> {
+        self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE)
+    }
+
+    /// Names of the pools that are not active, and the directories or devices on the host where their volumes are.
+    pub fn inactive_pool_targets(&self) -> Result<Vec<(String, String)>> {
+        let mut targets = Vec::new();
+        for pool in self.pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE)? {
+            // Pools come and go while we look.
+            if let Ok(xml) = pool.xml()
+                && let Some(path) = xml.descend(&["target", "path"])
+            {
+                targets.push((pool.name.clone(), path.text()));
+            }
+        }
+        Ok(targets)
     }
 
     /// Versions of libvirtd and of its QEMU, as libvirt counts: 9001002 is 9.1.2.
@@ -140,6 +294,17 @@ impl Connection {
             self.connect.lib_version().map_err(failed)?,
             self.connect.hyp_version().map_err(failed)?,
         ))
+    }
+
+    /// Whether the host's daemon speaks English; what it says of a domain that does not exist shows it. Its messages are
+    /// not understood else, as far as libvirt has no number for what they say.
+    pub fn speaks_english(&self) -> Result<bool> {
+        let nobody = uuid::Uuid::new_v4().to_string();
+        match self.connect.lookup_domain_by_name(&nobody) {
+            Err(e) if is(&e, ErrorNumber::NoDomain) => Ok(says_in_english_that_there_is_no_domain(&e)),
+            Err(e) => Err(Error::from(e).during("looking up a VM that does not exist")),
+            Ok(_) => Ok(true),
+        }
     }
 
     /// What guests of this type (`kvm`, `qemu`) can have here.

@@ -3,10 +3,12 @@
 mod busy;
 mod connection;
 mod copying;
+mod dnsmasq_directory;
 mod domain;
 mod errors;
 mod event_loop;
 mod ffi;
+mod find_volume;
 mod guest_output;
 mod host_devices;
 mod inspect;
@@ -24,9 +26,10 @@ mod volume;
 mod warnings;
 
 pub use connection::Connection;
+pub use dnsmasq_directory::NETWORK_PREFIX as DNSMASQ_NETWORK_PREFIX;
 pub use domain::{Changes, Domain};
 pub use ffi::RemovedDevices;
-pub use inspect::VolumeDetails;
+pub use inspect::{DomainStatus, VolumeDetails};
 pub use library::{Library, ssh_client};
 pub use network::Network;
 pub use pool::{Pool, PoolKind};

@@ -5,7 +5,7 @@ use virt::network::Network as VirtNetwork;
 use virt::sys;
 
 use super::connection::parse;
-use super::errors::is;
+use super::errors::{has_no_network_daemon, is};
 use super::{Changes, Connection};
 use crate::rpc::{Error, ErrorType, Result};
 use crate::xml::element::Element;
@@ -187,9 +187,4 @@ impl Connection {
             .map_err(|e| Error::from(e).during(format!("defining network {name}")))?;
         Ok(Network::new(network, name))
     }
-}
-
-/// Where each driver has a daemon of its own, that for networks may not be installed.
-fn has_no_network_daemon(e: &virt::error::Error) -> bool {
-    e.message().contains("virtnetworkd-sock") && e.message().contains("No such file")
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use virt::connect::{Connect, ConnectAuth, ConnectCredential, ConnectCredentialType};
 use virt::error::Error as LibvirtError;
 
+use super::errors::Refusal;
 use super::event_loop;
 use crate::config::{Libvirt, Secret};
 use crate::interrupt;
@@ -20,8 +21,7 @@ const KEEPALIVE_MESSAGES: u64 = 6;
 pub(super) enum NotOpen {
     /// Nobody answered within `libvirt.connect_timeout`.
     TimedOut,
-    /// Libvirt's words.
-    Refused(String),
+    Refused(Refusal),
     /// This process is to end.
     Interrupted(Error),
 }
@@ -41,7 +41,7 @@ pub(super) fn open(config: &Libvirt, uri: &str) -> Result<Connect, NotOpen> {
     thread::Builder::new()
         .name("connect".into())
         .spawn(move || {
-            let connected = open_with_credentials(&uri).map_err(|e| e.message().trim_end().to_owned());
+            let connected = open_with_credentials(&uri).map_err(Refusal::from);
             // Nobody listens any more after the timeout.
             let _ = sender.send(connected);
             if is_over_ssh(&uri) {
@@ -52,13 +52,15 @@ pub(super) fn open(config: &Libvirt, uri: &str) -> Result<Connect, NotOpen> {
                 }
             }
         })
-        .map_err(|e| NotOpen::Refused(e.to_string()))?;
+        .map_err(|e| NotOpen::Refused(Refusal::in_words(e.to_string())))?;
     let timeout = Duration::from_secs(config.connect_timeout);
     let connect = match interrupt::receive(&outcome, Some(timeout)).map_err(NotOpen::Interrupted)? {
         Ok(connected) => connected.map_err(NotOpen::Refused)?,
         Err(RecvTimeoutError::Timeout) => return Err(NotOpen::TimedOut),
         Err(RecvTimeoutError::Disconnected) => {
-            return Err(NotOpen::Refused("the connecting thread ended early".to_owned()));
+            return Err(NotOpen::Refused(Refusal::in_words(
+                "the connecting thread ended early".to_owned(),
+            )));
         }
     };
     let (interval, count) = keepalive(config.keepalive_timeout);

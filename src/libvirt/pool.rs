@@ -12,13 +12,17 @@ use virt::sys::{VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA, VIR_STORAGE_VOL_CREATE
 use super::busy::when_free;
 use super::connection::parse;
 use super::copying::watched;
-use super::errors::is;
+use super::errors::{cause, is};
 use super::{Connection, Volume, rbd};
 use crate::interrupt;
-use crate::rpc::{Error, ErrorType, Result};
+use crate::logging;
+use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::xml::disk::DiskSource;
 use crate::xml::element::Element;
 use crate::xml::volume::{VolumeFormat, VolumeSpec, allocate_fully, for_raw_blocks, plain};
+
+/// What uploads leave of a pool's room, bytes: file systems keep account of blocks in blocks.
+const KEPT_FREE: u64 = 1024 * 1024;
 
 /// What a pool's volumes are, as far as it makes a difference here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +101,11 @@ impl Pool {
         }
     }
 
+    /// Whether the pool is known to be active.
+    fn is_active(&self) -> bool {
+        self.pool.is_active().unwrap_or(false)
+    }
+
     pub(super) fn xml(&self) -> Result<&Element> {
         if let Some(xml) = self.xml.get() {
             return Ok(xml);
@@ -146,6 +155,39 @@ impl Pool {
         }
     }
 
+    /// Whether other hosts see the pool's volumes too, and make volumes there that this libvirt does not know of.
+    pub fn is_shared(&self) -> Result<bool> {
+        Ok(matches!(
+            self.xml()?.attribute("type"),
+            Some("netfs" | "rbd" | "gluster" | "sheepdog" | "vstorage")
+        ))
+    }
+
+    /// Has libvirt read the pool anew: what others have put there is known only then. Waits for other jobs on the pool.
+    ///
+    /// # Errors
+    /// `CloudError`, retryable where another job goes on for longer than a call waits.
+    pub fn refresh(&self) -> Result<()> {
+        let _step = logging::step(format!("refreshing pool {}", self.name));
+        when_free(|| self.is_active(), || self.pool.refresh(0)).map_err(|e| self.refresh_failed(e))
+    }
+
+    /// As `refresh`, but at once: None while another job works in the pool.
+    ///
+    /// # Errors
+    /// As for `refresh`.
+    pub fn refresh_if_idle(&self) -> Result<Option<()>> {
+        match self.pool.refresh(0) {
+            Ok(()) => Ok(Some(())),
+            Err(e) if cause(&e) == Cause::Busy => Ok(None),
+            Err(e) => Err(self.refresh_failed(e)),
+        }
+    }
+
+    fn refresh_failed(&self, e: virt::error::Error) -> Error {
+        Error::from(e).during(format!("refreshing pool {}", self.name))
+    }
+
     /// Whether libvirt can change the size of the pool's volumes.
     pub fn resizes(&self) -> Result<bool> {
         Ok(!matches!(
@@ -154,15 +196,13 @@ impl Pool {
         ))
     }
 
-    /// How a domain names a volume of this pool.
+    /// How a domain names a volume of this pool, apart from its path.
     pub fn disk_source(&self, volume: &str) -> Result<DiskSource> {
         let xml = self.xml()?;
         Ok(match PoolKind::of(xml) {
+            PoolKind::Files => DiskSource::File,
+            PoolKind::Blocks | PoolKind::Other => DiskSource::Block,
             PoolKind::Rbd => DiskSource::Network(rbd::source(xml, volume)),
-            PoolKind::Files | PoolKind::Blocks | PoolKind::Other => DiskSource::Volume {
-                pool: self.name.clone(),
-                volume: volume.to_owned(),
-            },
         })
     }
 
@@ -232,7 +272,11 @@ impl Pool {
         self.require_room(pool, xml)?;
         log::debug!("pool {}: {text}", self.name);
         let started = Instant::now();
-        let volume = when_free(|| StorageVol::create_xml(&self.pool, &text, flags)).map_err(|e| {
+        let volume = when_free(
+            || self.is_active(),
+            || StorageVol::create_xml(&self.pool, &text, flags),
+        )
+        .map_err(|e| {
             self.explain(e.into(), pool, started.elapsed())
                 .during(format!("creating volume {name} in pool {}", self.name))
         })?;
@@ -246,14 +290,19 @@ impl Pool {
         require_creation(pool, &self.name)?;
         let text = fit(xml, pool).to_string();
         log::debug!("pool {}: {text}, a copy of {}", self.name, from.name);
-        let clone = |flags| when_free(|| StorageVol::create_xml_from(&self.pool, &text, &from.volume, flags));
+        let clone = |flags| {
+            when_free(
+                || self.is_active() && from.pool_is_active(),
+                || StorageVol::create_xml_from(&self.pool, &text, &from.volume, flags),
+            )
+        };
         let started = Instant::now();
         let copy = || match PoolKind::of(pool) {
             // Whether it can is only known by trying. Where nothing can be written at all, libvirt cannot forget the first
             // try either, and only the first error says why.
             PoolKind::Files => clone(VIR_STORAGE_VOL_CREATE_REFLINK).or_else(|first| {
                 clone(0).map_err(|second| {
-                    if second.message().contains("already in use") {
+                    if cause(&second) == Cause::InUse {
                         first
                     } else {
                         second
@@ -270,6 +319,20 @@ impl Pool {
             ))
         })?;
         Ok(self.own(volume, name))
+    }
+
+    /// Bytes that may still be written to the pool, by what its storage says now: what libvirt remembers is as old as its
+    /// last look.
+    pub fn room(&self) -> Result<u64> {
+        // While something is copied into the pool, libvirt does not look. What it remembers must do then.
+        if let Err(e) = self.pool.refresh(0) {
+            log::debug!("pool {} is not read anew: {}", self.name, e.message());
+        }
+        let info = self
+            .pool
+            .info()
+            .map_err(|e| Error::from(e).during(format!("reading the free space of pool {}", self.name)))?;
+        Ok(info.available.saturating_sub(KEPT_FREE))
     }
 
     /// Bytes of the whole pool, whatever is used of them.

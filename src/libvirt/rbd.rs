@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use super::errors::means_silent_ceph;
-use crate::rpc::{Error, ErrorType};
+use crate::rpc::{Cause, Error, ErrorType};
 use crate::xml::element::Element;
 
 /// What a call that Ceph let wait takes at least. Libvirt gives up after 30 s, unless the pool's own XML says less.
@@ -44,7 +43,7 @@ pub(super) fn source(pool: &Element, volume: &str) -> Element {
 /// # Errors
 /// `NoDiskSpace` when Ceph answers and takes no writes.
 pub(super) fn explain(error: Error, waited: Duration, answers_reads: impl FnOnce() -> bool) -> Error {
-    if waited < WAITED || means_silent_ceph(&error.message) {
+    if waited < WAITED || error.cause == Cause::SilentCeph {
         return error;
     }
     let seconds = waited.as_secs();

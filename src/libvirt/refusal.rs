@@ -1,10 +1,22 @@
 //! Why no connection came about, in words that say what to mend.
+//!
+//! GnuTLS, OpenSSH and SASL have no numbers that reach the CPI. Their texts are made in this process, which sets no locale,
+//! so they are English. What libvirtd itself refuses a login for has numbers, for daemons that speak another language.
 
-use crate::config::Libvirt;
-use crate::rpc::Error;
+use super::errors::Refusal;
+use crate::config::{Libvirt, LibvirtType};
+use crate::rpc::{Cause, Error};
 
 /// What libvirt says where it did not take the server's certificate. The reason is only in its warnings.
 const CERTIFICATE_REFUSED: &str = "Failed to verify peer's certificate";
+
+const PASSWORD_REFUSED: &str = "libvirtd did not accept libvirt.username and libvirt.password (SASL); if they are right, \
+                                libvirtd's log says what is wrong with its SASL set-up";
+
+/// By libvirtd's default, polkit decides about its socket. Without D-Bus there is no polkit to ask.
+const USER_REFUSED: &str = "this user may not use libvirtd's socket: put it into the group libvirt on the host, which \
+                            polkit lets in; without polkit, set unix_sock_group, unix_sock_rw_perms and auth_unix_rw in \
+                            libvirtd.conf";
 
 /// Words of libvirt, GnuTLS, OpenSSH or SASL, one set of which is all in a message, and what that means here. The
 /// first that fits counts.
@@ -80,18 +92,15 @@ const REASONS: &[(&[&[&str]], &str)] = &[
             &["authentication failed: Failed to", "SASL"],
             &["Failed to collect auth"],
         ],
-        "libvirtd did not accept libvirt.username and libvirt.password (SASL); if they are right, libvirtd's log says \
-         what is wrong with its SASL set-up",
+        PASSWORD_REFUSED,
     ),
     (
-        // By libvirtd's default, polkit decides about its socket. Without D-Bus there is no polkit to ask.
         &[
             &["polkit"],
             &["access denied by policy"],
             &["Unable to get system bus connection"],
         ],
-        "this user may not use libvirtd's socket: put it into the group libvirt on the host, which polkit lets in; \
-         without polkit, set unix_sock_group, unix_sock_rw_perms and auth_unix_rw in libvirtd.conf",
+        USER_REFUSED,
     ),
     (
         &[
@@ -120,19 +129,29 @@ const REASONS: &[(&[&[&str]], &str)] = &[
     ),
 ];
 
-/// Libvirt refused to connect, or was refused. Not ok to retry where the reason is known to stay.
-pub(super) fn explain(config: &Libvirt, message: &str, warnings: &str) -> Error {
-    let said = &on_one_line(&without_secrets(config, message));
+/// Not ok to retry where the reason is known to stay.
+pub(super) fn explain(config: &Libvirt, refused: &Refusal, warnings: &str) -> Error {
+    let said = &on_one_line(&without_secrets(config, &refused.message));
     let fits = |words: &&[&str]| {
         words
             .iter()
             .all(|word| said.contains(word) || warnings.contains(word))
     };
-    match REASONS.iter().find(|(sets, _)| sets.iter().any(fits)) {
-        Some((_, reason)) => Error::cloud(format!("{reason} ({said})")),
+    let in_words = REASONS.iter().find(|(sets, _)| sets.iter().any(fits));
+    let by_number = || match (refused.cause, config.libvirt_type) {
+        (Cause::Denied, LibvirtType::Socket) => Some(USER_REFUSED),
+        (_, LibvirtType::Tcp | LibvirtType::Tls) if refused.is_of_login => Some(PASSWORD_REFUSED),
+        _ => None,
+    };
+    match in_words.map(|(_, reason)| *reason).or_else(by_number) {
+        Some(reason) => Error {
+            cause: refused.cause,
+            ..Error::cloud(format!("{reason} ({said})"))
+        },
         None => Error::cloud(format!(
             "{said}; is libvirtd running there, and may this user connect?"
         ))
+        .because(refused.cause)
         .retryable(),
     }
 }
@@ -178,7 +197,8 @@ mod tests {
             "authentication unavailable: no polkit agent available to authenticate action 'org.libvirt.unix.manage'",
             "internal error: Unable to get system bus connection: Could not connect: No such file or directory",
         ] {
-            let error = explain(&libvirt(json!({})), message, "");
+            let refused = Refusal::in_words(message.to_owned());
+            let error = explain(&libvirt(json!({})), &refused, "");
             assert!(
                 error
                     .message
@@ -186,7 +206,28 @@ mod tests {
             );
             assert!(error.message.contains(message) && !error.ok_to_retry);
         }
-        let other = explain(&libvirt(json!({})), "Connection refused", "");
+        let refused = Refusal::in_words("Connection refused".to_owned());
+        let other = explain(&libvirt(json!({})), &refused, "");
         assert!(other.message.contains("is libvirtd running there") && other.ok_to_retry);
+    }
+
+    #[test]
+    fn a_login_that_a_daemon_of_another_language_refuses_is_explained_by_its_number() {
+        let refused = |cause, is_of_login| Refusal {
+            message: "Authentifizierung gescheitert".to_owned(),
+            cause,
+            is_of_login,
+        };
+        for (config, refused, reason) in [
+            (
+                json!({"type": "tcp", "host": "h"}),
+                refused(Cause::Other, true),
+                PASSWORD_REFUSED,
+            ),
+            (json!({}), refused(Cause::Denied, false), USER_REFUSED),
+        ] {
+            let error = explain(&libvirt(config), &refused, "");
+            assert!(error.message.starts_with(reason) && !error.ok_to_retry, "{error}");
+        }
     }
 }

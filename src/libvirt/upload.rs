@@ -6,11 +6,11 @@ use virt::error::{Error as LibvirtError, ErrorNumber};
 use virt::stream::Stream;
 use virt::sys::VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM;
 
-use super::busy::when_free;
 use super::errors::is;
 use super::{Connection, Volume, ffi};
 use crate::interrupt;
-use crate::rpc::{Error, ErrorType, Result};
+use crate::measures::size;
+use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::sparse::{Content, Piece, is_zero};
 
 /// Zeros become a hole where they fill a whole block of this size, bytes, counted from the volume's beginning. Small
@@ -26,13 +26,21 @@ impl Volume {
     /// (bytes) on, zeros travel and are stored as holes, where libvirt can do that; what the volume has there already
     /// must be zeros too.
     ///
+    /// No more than `room` bytes are written, beside holes: a libvirtd of version 11.3 crashes when it finds no space.
+    ///
     /// Libvirt writes behind the stream's back and drops the error of a write that fails at the end, as on a full
     /// pool; nothing after it is written then. So the last data that can be told from a hole is read back.
     ///
     /// # Errors
     /// What the content says, `NoDiskSpace`, or `CloudError`. The volume's content is undefined then.
-    pub fn upload(&self, connection: &Connection, content: &mut dyn Content, holes_from: u64) -> Result<u64> {
-        let sent = self.send(connection, content, holes_from)?;
+    pub fn upload(
+        &self,
+        connection: &Connection,
+        content: &mut dyn Content,
+        holes_from: u64,
+        room: u64,
+    ) -> Result<u64> {
+        let sent = self.send(connection, content, holes_from, room)?;
         self.verify(connection, &sent)?;
         Ok(sent.length)
     }
@@ -40,16 +48,24 @@ impl Volume {
     /// Fills the volume, all of whose blocks are allocated, with these bytes: a full pool has no say any more. Reading
     /// back what was written would wait for libvirt, which reads the whole pool anew after an upload.
     pub(super) fn fill(&self, connection: &Connection, bytes: &[u8]) -> Result<()> {
-        self.send(connection, &mut Bytes(Some(bytes)), u64::MAX).map(drop)
+        self.send(connection, &mut Bytes(Some(bytes)), u64::MAX, u64::MAX)
+            .map(drop)
     }
 
-    fn send(&self, connection: &Connection, content: &mut dyn Content, holes_from: u64) -> Result<Sent> {
+    fn send(
+        &self,
+        connection: &Connection,
+        content: &mut dyn Content,
+        holes_from: u64,
+        room: u64,
+    ) -> Result<Sent> {
         let failed = |e| self.failed("uploading to", e);
         let (stream, takes_holes) = self.open(connection, holes_from < u64::MAX).map_err(failed)?;
         let mut sender = Sender {
             stream: &stream,
             holes_from: if takes_holes { holes_from } else { u64::MAX },
             hole: 0,
+            left: room,
             sent: Sent::default(),
         };
         let outcome = sender.send_all(content);
@@ -67,6 +83,20 @@ impl Volume {
                     self.name
                 )))
             }
+            Err(SendError::NoRoom) => {
+                abort(stream);
+                Err(Error::new(
+                    ErrorType::NoDiskSpace,
+                    format!(
+                        "uploading to volume {}: it takes more than the {} that are free in pool {}; free some room there, or \
+                         name another pool",
+                        self.name,
+                        size(room),
+                        self.pool
+                    ),
+                )
+                .because(Cause::Full))
+            }
             Err(SendError::Libvirt(e)) => {
                 abort(stream);
                 Err(failed(e))
@@ -83,7 +113,7 @@ impl Volume {
     ) -> std::result::Result<(Stream, bool), LibvirtError> {
         if with_holes {
             let stream = Stream::new(&connection.connect, 0)?;
-            match when_free(|| {
+            match self.when_free(|| {
                 self.volume
                     .upload(&stream, 0, 0, VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
             }) {
@@ -93,7 +123,7 @@ impl Volume {
             }
         }
         let stream = Stream::new(&connection.connect, 0)?;
-        when_free(|| self.volume.upload(&stream, 0, 0, 0))?;
+        self.when_free(|| self.volume.upload(&stream, 0, 0, 0))?;
         Ok((stream, false))
     }
 
@@ -136,7 +166,14 @@ fn abort(stream: Stream) {
 enum SendError {
     Interrupted(Error),
     Read(io::Error),
+    NoRoom,
     Libvirt(LibvirtError),
+}
+
+impl From<LibvirtError> for SendError {
+    fn from(error: LibvirtError) -> Self {
+        Self::Libvirt(error)
+    }
 }
 
 /// What has been sent so far.
@@ -154,6 +191,8 @@ struct Sender<'a> {
     holes_from: u64,
     /// Bytes of a hole that has not been sent yet: there may be more of it.
     hole: u64,
+    /// Bytes that may be written yet.
+    left: u64,
     sent: Sent,
 }
 
@@ -164,14 +203,13 @@ impl Sender<'_> {
             match content.next().map_err(SendError::Read)? {
                 Piece::Data(data) => self.data(data),
                 Piece::Hole(length) => self.zeros(length),
-                Piece::End => return self.end_hole().map_err(SendError::Libvirt),
-            }
-            .map_err(SendError::Libvirt)?;
+                Piece::End => return Ok(self.end_hole()?),
+            }?;
         }
     }
 
     /// Runs of blocks with data go as they are, others as holes.
-    fn data(&mut self, mut data: &[u8]) -> std::result::Result<(), LibvirtError> {
+    fn data(&mut self, mut data: &[u8]) -> std::result::Result<(), SendError> {
         while !data.is_empty() {
             let position = self.sent.length;
             let first = block_at(position, data);
@@ -196,7 +234,7 @@ impl Sender<'_> {
     }
 
     /// Bytes that are not all zeros in the last block.
-    fn send(&mut self, data: &[u8]) -> std::result::Result<(), LibvirtError> {
+    fn send(&mut self, data: &[u8]) -> std::result::Result<(), SendError> {
         self.end_hole()?;
         let end = self.sent.length + data.len() as u64;
         let last = match end % BLOCK as u64 {
@@ -210,7 +248,11 @@ impl Sender<'_> {
         self.send_as_it_is(data)
     }
 
-    fn send_as_it_is(&mut self, data: &[u8]) -> std::result::Result<(), LibvirtError> {
+    fn send_as_it_is(&mut self, data: &[u8]) -> std::result::Result<(), SendError> {
+        self.left = self
+            .left
+            .checked_sub(data.len() as u64)
+            .ok_or(SendError::NoRoom)?;
         for message in data.chunks(MESSAGE) {
             let mut rest = message;
             while !rest.is_empty() {
@@ -222,7 +264,7 @@ impl Sender<'_> {
         Ok(())
     }
 
-    fn zeros(&mut self, length: u64) -> std::result::Result<(), LibvirtError> {
+    fn zeros(&mut self, length: u64) -> std::result::Result<(), SendError> {
         static ZEROS: [u8; MESSAGE] = [0; MESSAGE];
         let as_bytes = self.holes_from.saturating_sub(self.sent.length).min(length);
         let mut left = as_bytes;

@@ -12,7 +12,7 @@ use super::busy::when_free;
 use super::connection::parse;
 use super::errors::is;
 use crate::logging;
-use crate::rpc::{Error, Result};
+use crate::rpc::{Cause, Error, Result};
 use crate::xml::element::Element;
 use crate::xml::volume::VolumeFormat;
 
@@ -38,8 +38,13 @@ pub struct VolumeState {
     pub capacity: u64,
     /// Bytes taken from the pool.
     pub allocation: u64,
+    /// File or device on the host.
+    pub path: String,
     /// Path of the volume this one is an overlay on.
     pub backing_path: Option<String>,
+    /// The format of that volume, as this one's header says. None where it says none, or one that is neither raw nor
+    /// qcow2.
+    pub backing_format: Option<VolumeFormat>,
     /// When it was last written to, by the clock of who keeps the file. None where the storage does not say, as all
     /// but files: what libvirt says of a block device is the age of its node, and each QEMU has a node of its own.
     pub modified: Option<SystemTime>,
@@ -64,7 +69,14 @@ impl VolumeState {
             },
             capacity: bytes("capacity")?,
             allocation: bytes("allocation")?,
+            path: xml
+                .descend(&["target", "path"])
+                .map(Element::text)
+                .unwrap_or_default(),
             backing_path: xml.descend(&["backingStore", "path"]).map(|path| path.text()),
+            backing_format: xml
+                .descend(&["backingStore", "format"])
+                .and_then(|format| VolumeFormat::from_name(format.attribute("type")?)),
             modified: xml
                 .descend(&["target", "timestamps", "mtime"])
                 .filter(|_| xml.attribute("type") != Some("block"))
@@ -74,6 +86,16 @@ impl VolumeState {
 }
 
 impl Volume {
+    /// A volume that was looked up without its pool.
+    pub(super) fn found(volume: StorageVol) -> Result<Self> {
+        let looked_up = || {
+            let pool = volume.lookup_storage_pool()?.name()?;
+            Ok::<_, LibvirtError>((volume.name()?, pool))
+        };
+        let (name, pool) = looked_up().map_err(|e| Error::from(e).during("looking up a volume's pool"))?;
+        Ok(Self { volume, name, pool })
+    }
+
     /// The file or device on the host.
     pub fn path(&self) -> Result<String> {
         self.volume
@@ -119,7 +141,7 @@ impl Volume {
     pub fn delete_with_snapshots(&self) -> Result<()> {
         self.delete_with(VIR_STORAGE_VOL_DELETE_WITH_SNAPSHOTS)
             .map_err(|e| {
-                if e.message.contains("failed to unprotect snapshot") {
+                if e.cause == Cause::Shared {
                     e.during("snapshots taken of it still share its data, delete them first")
                 } else {
                     e
@@ -129,7 +151,7 @@ impl Volume {
 
     fn delete_with(&self, flags: u32) -> Result<()> {
         let _step = logging::step(format!("deleting volume {} in pool {}", self.name, self.pool));
-        match when_free(|| self.volume.delete(flags)) {
+        match self.when_free(|| self.volume.delete(flags)) {
             Ok(()) => Ok(()),
             Err(e) if is(&e, ErrorNumber::NoStorageVolume) => Ok(()),
             Err(e) => Err(self.failed("deleting", e)),
@@ -144,7 +166,8 @@ impl Volume {
     pub(super) fn read(&self, connection: &Connection, offset: u64, length: u64) -> Result<Vec<u8>> {
         let failed = |e| self.failed("downloading", e);
         let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
-        when_free(|| self.volume.download(&stream, offset, length, 0)).map_err(failed)?;
+        self.when_free(|| self.volume.download(&stream, offset, length, 0))
+            .map_err(failed)?;
         let mut content = Vec::new();
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -160,7 +183,7 @@ impl Volume {
     /// Overwrites the content, so that the next owner of the blocks cannot read it; a volume that is gone is fine.
     pub(super) fn wipe(&self) -> Result<()> {
         let _step = logging::step(format!("wiping volume {} in pool {}", self.name, self.pool));
-        match when_free(|| self.volume.wipe(0)) {
+        match self.when_free(|| self.volume.wipe(0)) {
             Err(e) if !is(&e, ErrorNumber::NoStorageVolume) => Err(self.failed("wiping", e)),
             _ => Ok(()),
         }
@@ -172,7 +195,8 @@ impl Volume {
     }
 
     fn resize_with(&self, bytes: u64, flags: u32) -> Result<()> {
-        when_free(|| self.volume.resize(bytes, flags)).map_err(|e| self.failed("resizing", e))
+        self.when_free(|| self.volume.resize(bytes, flags))
+            .map_err(|e| self.failed("resizing", e))
     }
 
     /// Puts these bytes over the content of a small raw volume, and the filler over what is left of it. One that is too
@@ -191,6 +215,21 @@ impl Volume {
         let mut content = bytes.to_vec();
         content.resize(usize::try_from(capacity).unwrap_or(bytes.len()), filler);
         self.fill(connection, &content)
+    }
+
+    /// Makes the libvirt call, again while another job is at work on the volume.
+    pub(super) fn when_free<T>(
+        &self,
+        call: impl FnMut() -> std::result::Result<T, LibvirtError>,
+    ) -> std::result::Result<T, LibvirtError> {
+        when_free(|| self.pool_is_active(), call)
+    }
+
+    pub(super) fn pool_is_active(&self) -> bool {
+        self.volume
+            .lookup_storage_pool()
+            .and_then(|pool| pool.is_active())
+            .unwrap_or(false)
     }
 
     pub(super) fn failed(&self, doing: &str, e: LibvirtError) -> Error {
@@ -215,13 +254,17 @@ mod tests {
     fn what_libvirt_says_of_a_volume() {
         let read = |xml: &str| VolumeState::read("v", &Element::parse(xml).unwrap());
         let sizes = "<capacity unit='bytes'>8</capacity><allocation unit='bytes'>4</allocation>";
-        let target = "<target><format type='qcow2'/><timestamps><mtime>5.0</mtime></timestamps></target>";
-        let overlay = format!("<backingStore><path>/base</path></backingStore>{target}");
+        let target = "<target><path>/v</path><format type='qcow2'/>\
+                      <timestamps><mtime>5.0</mtime></timestamps></target>";
+        let backing = "<backingStore><path>/base</path><format type='raw'/></backingStore>";
+        let overlay = format!("{backing}{target}");
         let state = VolumeState {
             format: Some(VolumeFormat::Qcow2),
             capacity: 8,
             allocation: 4,
+            path: "/v".to_owned(),
             backing_path: Some("/base".to_owned()),
+            backing_format: Some(VolumeFormat::Raw),
             modified: Some(UNIX_EPOCH + Duration::from_secs(5)),
         };
         let file = read(&format!("<volume type='file'>{sizes}{overlay}</volume>"));

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Cpi;
 use crate::cid::Cid;
 use crate::config::DiskBus;
-use crate::disk::{self, Attachments, Record};
+use crate::disk::{self, Attachments, Record, users};
 use crate::libvirt::{Changes, Connection, Domain, Volume};
 use crate::rpc::{Arguments, Error, Result};
 use crate::undo::Undo;
@@ -38,7 +38,7 @@ fn attach(
     disk_cid: &Cid,
     volume: &Volume,
 ) -> Result<Value> {
-    require_no_other_user(domain, disk::users(libvirt, &volume.name)?)?;
+    users::require_only(Some(domain), &users::of(libvirt, &volume.name)?)?;
     let attachments = Attachments::of(domain)?;
     let bus = attachments
         .bus_for(&volume.name)
@@ -47,13 +47,16 @@ fn attach(
     let hint = attachments
         .path_without_serial(&volume.name)
         .map_or_else(|| disk::hint(disk_cid, bus), Value::from);
-    let lacks_persistent = attachments.persistent_disk(&volume.name).is_none();
-    let lacks_live = attachments.live.is_some() && attachments.live_disk(&volume.name).is_none();
-    if !lacks_persistent && !lacks_live {
+    if attachments.all_have(&volume.name) {
         return Ok(hint);
     }
-    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
-    let record = Record::read(libvirt, &records, disk_cid)?;
+    attachments.require_not_saved(domain)?;
+    attachments.require_top_layer(domain, &volume.name, || volume.path())?;
+    users::require_no_overlay(libvirt, volume)?;
+    let lacks_persistent =
+        attachments.persistent.is_some() && attachments.persistent_disk(&volume.name).is_none();
+    let lacks_live = attachments.live.is_some() && attachments.live_disk(&volume.name).is_none();
+    let record = Record::read(libvirt, &cpi.config, volume)?;
     let device = device(libvirt, cpi, disk_cid, volume, &record, &attachments, bus)?;
     let mut undo = Undo::new();
     // Where the connection is lost, nobody knows whether it was done.
@@ -68,9 +71,9 @@ fn attach(
                     let attachments = Attachments::of(&domain)?;
                     match attachments.persistent_disk(&volume.name) {
                         None => Ok(()),
-                        // One description alone would have the disk vanish at the next start.
+                        // In the live XML alone the disk would vanish at the next start.
                         Some(_) if attachments.live_disk(&volume.name).is_some() => Err(Error::cloud(
-                            "the guest has it and does not let go of it, so it stays attached in both descriptions",
+                            "the guest did not release the disk; it is still attached (live and persistent XML)",
                         )),
                         Some(device) => domain.detach_device(device, Changes::Persistent),
                     }
@@ -80,8 +83,8 @@ fn attach(
         outcome?;
         // Another call may have looked at the same time: now that the disk is in a definition, one of the two sees
         // the other. A call attaches disks to VMs of ours only.
-        require_no_other_user(domain, disk::users_of_ours(libvirt, &volume.name)?)?;
-        disk::require_kept(&records, volume)?;
+        users::require_only(Some(domain), &users::of_ours(libvirt, &volume.name)?)?;
+        disk::require_unclaimed(libvirt, &cpi.config, volume)?;
     }
     if lacks_live {
         let outcome = domain.attach_device(&device, Changes::Live);
@@ -102,18 +105,6 @@ fn attach(
     Ok(hint)
 }
 
-fn require_no_other_user(domain: &Domain, users: Vec<String>) -> Result<()> {
-    let mut others = users;
-    others.retain(|user| *user != domain.name);
-    if others.is_empty() {
-        return Ok(());
-    }
-    Err(Error::cloud(format!(
-        "it is attached to {}; detach it there first",
-        others.join(", ")
-    )))
-}
-
 fn device(
     libvirt: &Connection,
     cpi: &Cpi,
@@ -124,12 +115,15 @@ fn device(
     bus: DiskBus,
 ) -> Result<Element> {
     let settings = &cpi.config.settings;
+    let state = volume.state()?;
     let spec = DiskSpec {
         source: libvirt.pool(&volume.pool)?.disk_source(&volume.name)?,
-        path: &volume.path()?,
-        format: disk::format(volume, record)?,
+        path: &state.path,
+        // A guest that writes a backing file into the header gets none.
+        backing: Some(&[]),
+        format: disk::format(volume, &state, record)?,
         bus,
-        // A VM that has the disk in one of its descriptions gets it under the same name in the other.
+        // A VM that has the disk in its live or its persistent XML gets it under the same name in the other.
         position: attachments.position_of(&volume.name, bus),
         serial: &disk_cid.disk_serial(),
         device: Device::Disk,

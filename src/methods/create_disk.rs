@@ -5,9 +5,10 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::cid::Cid;
-use crate::disk::{self, DiskProperties, Record};
+use crate::disk::{self, DiskProperties, Record, RunTimeOptions};
 use crate::rpc::{Arguments, Result};
 use crate::undo::Undo;
+use crate::xml::volume::VolumeFormat;
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let size = arguments.size_mib("size")?;
@@ -23,15 +24,15 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     undo.push(format!("disk {disk_cid}"), || {
         disk::delete_empty_if_there(cpi.libvirt_for_undo()?, &cpi.config, &disk_cid)
     });
-    disk::create_volume(libvirt, &cpi.config, &disk_cid, size, &properties)?;
-    let record = Record {
-        options: properties.run_time,
-        format: properties.format,
-        ..Record::default()
-    };
-    if record != Record::default() {
-        let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
-        record.write(libvirt, &records, &disk_cid)?;
+    let volume = disk::create_volume(libvirt, &cpi.config, &disk_cid, size, &properties)?;
+    // No record says as much as one of a raw disk without options.
+    if properties.format != VolumeFormat::Raw || properties.run_time != RunTimeOptions::default() {
+        let record = Record {
+            options: properties.run_time,
+            format: Some(properties.format),
+            ..Record::default()
+        };
+        record.write(libvirt, &cpi.config, &volume)?;
     }
     undo.disarm();
     Ok(disk_cid.as_str().into())

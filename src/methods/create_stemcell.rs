@@ -10,9 +10,10 @@ use super::Cpi;
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool};
 use crate::logging;
-use crate::partial;
-use crate::rpc::{Arguments, Error, Result};
-use crate::stemcell::{self, Record, StemcellProperties, with_image};
+use crate::measures::size;
+use crate::rpc::{Arguments, Cause, Error, ErrorType, Result};
+use crate::sidecar::marker;
+use crate::stemcell::{self, Record, StemcellProperties, least_bytes, with_image};
 use crate::throttle;
 use crate::undo::Undo;
 use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
@@ -35,7 +36,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let pool = libvirt.pool(pool_name)?;
     pool.require_files()?;
     let cid = Cid::new_stemcell();
-    let _turn = throttle::wait(&cpi.config.throttle)?;
+    let _guard = throttle::acquire(&cpi.config.throttle)?;
     let uploaded = match &record.volume {
         Some(volume) => {
             stemcell::check_volume(libvirt, volume, &properties)?;
@@ -50,7 +51,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     });
     record.write(libvirt, &pool, &cid)?;
     if record.volume.is_none() {
-        partial::complete(&pool, cid.as_str())?;
+        marker::complete(&pool, cid.as_str())?;
     }
     recorded.disarm();
     uploaded.disarm();
@@ -76,7 +77,10 @@ fn upload<'a>(
 ) -> Result<Undo<'a>> {
     let name = cid.as_str();
     let _step = logging::step(format!("uploading stemcell {cid}"));
+    let room = pool.room()?;
     with_image(image_path, properties, |image| {
+        require_room(pool, room, least_bytes(image_path, image.capacity))
+            .map_err(|e| e.during(format!("uploading stemcell {cid}")))?;
         let spec = VolumeSpec {
             name,
             capacity: image.capacity,
@@ -87,9 +91,9 @@ fn upload<'a>(
         let mut undo = Undo::new();
         let owned = name.to_owned();
         undo.push(format!("volume {name}"), move || delete_volume(cpi, &owned));
-        partial::begin(pool, name)?;
+        marker::begin(pool, name)?;
         let volume = pool.create_volume(&plain(&spec), name)?;
-        let length = volume.upload(libvirt, image.content, image.holes_from)?;
+        let length = volume.upload(libvirt, image.content, image.holes_from, room)?;
         volume.require_capacity(match image.format {
             VolumeFormat::Raw => length,
             VolumeFormat::Qcow2 => image.capacity,
@@ -98,10 +102,28 @@ fn upload<'a>(
     })
 }
 
+/// Before anything is created.
+fn require_room(pool: &Pool, room: u64, least: u64) -> Result<()> {
+    if least <= room {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorType::NoDiskSpace,
+        format!(
+            "it takes {} at least, but {} are free in pool {}; free some room there, or name another pool as \
+             settings.stemcell_pool_name",
+            size(least),
+            size(room),
+            pool.name
+        ),
+    )
+    .because(Cause::Full))
+}
+
 fn delete_volume(cpi: &Cpi, name: &str) -> Result<()> {
     let pool = cpi
         .libvirt_for_undo()?
         .pool(cpi.config.settings.stemcell_pool())?;
     pool.volume(name)?.map_or(Ok(()), |volume| volume.delete())?;
-    partial::end(&pool, name)
+    marker::end(&pool, name)
 }

@@ -1,6 +1,8 @@
 //! `create_vm(agent_id, stemcell_cid, cloud_properties, networks, disk_cids, env)`: a booting VM whose agent finds its
 //! settings, or nothing at all: whatever fails, every resource made so far goes.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::Cpi;
@@ -13,9 +15,9 @@ use crate::stemcell;
 use crate::throttle;
 use crate::undo::Undo;
 use crate::vm::{
-    self, BOOT, EPHEMERAL, NewVm, OwnDisk, SETTINGS, VmProperties, VolumeNames, boot_disk, domain, half_made,
-    needs, settings_drive,
+    self, NewVm, OwnDisk, VmProperties, VolumeNames, boot_disk, domain, half_made, needs, settings_drive,
 };
+use crate::volume_name::{EPHEMERAL, SETTINGS};
 use crate::xml::volume::{VolumeFormat, VolumeSpec, from_template};
 
 const MIB: u64 = 1024 * 1024;
@@ -82,17 +84,24 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     network::require(libvirt, &vm.nics)?;
     network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;
 
-    let _turn = throttle::wait(&config.throttle)?;
+    let _guard = throttle::acquire(&config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
-    let pools = [files.name.clone(), pool.name.clone()];
+    let pools = BTreeSet::from([files.name.clone(), pool.name.clone()]);
     let mut undo = Undo::new();
     undo.push(format!("volumes of VM {}", vm.cid), || {
         let wipe_blocks = cpi.config.settings.wipe_block_volumes;
         vm::delete_volumes(cpi.libvirt_for_undo()?, &vm.cid, &pools, wipe_blocks).map(drop)
     });
-    let (volume, format) =
-        boot_disk::create(vm, config.settings.boot_disk_clone, &pool, &stemcell, &names.boot)?;
-    let mut disks = vec![OwnDisk::of(&volume, format, BOOT)?];
+    let clone = config.settings.boot_disk_clone;
+    let mut disks = vec![boot_disk::create(
+        libvirt,
+        vm,
+        clone,
+        &pool,
+        &stemcell,
+        &names.boot,
+    )?];
+    stemcell::require_kept(libvirt, &stemcell)?;
     if vm.properties.ephemeral_disk > 0 {
         let _step = logging::step(format!("creating ephemeral disk {}", names.ephemeral));
         let spec = VolumeSpec {
@@ -103,10 +112,15 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
         };
         let xml = from_template(&spec, &config.settings.storage_volume)?;
         let volume = pool.create_volume(&xml, spec.name)?;
-        disks.push(OwnDisk::of(&volume, spec.format, EPHEMERAL)?);
+        disks.push(OwnDisk::of(&volume, spec.format, Some(Vec::new()), EPHEMERAL)?);
     }
     let volume = settings_drive::upload(libvirt, &files, &names.settings, &drive_image)?;
-    disks.push(OwnDisk::of(&volume, VolumeFormat::Raw, SETTINGS)?);
+    disks.push(OwnDisk::of(
+        &volume,
+        VolumeFormat::Raw,
+        Some(Vec::new()),
+        SETTINGS,
+    )?);
 
     let mut xml = domain::xml(vm, &needs, config, libvirt, &disks)?;
     half_made::mark(&mut xml);
@@ -120,7 +134,9 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
         network::unreserve(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
     });
     network::reserve(libvirt, &config.settings, &vm.cid, &vm.nics)?;
-    domain.set_autostart()?;
+    if config.settings.vm_autostart {
+        domain.set_autostart()?;
+    }
     {
         let _step = logging::step(format!("starting VM {}", vm.cid));
         domain.start()?;

@@ -1,12 +1,17 @@
-//! `delete_stemcell(stemcell_cid)`: refused while a VM's boot disk is an overlay on it; one that is gone is fine,
-//! since the Director knows no error for that. The volume that a light stemcell stands for stays.
+//! `delete_stemcell(stemcell_cid)`: refused while a VM's boot disk is an overlay on it, or while nobody can know; one
+//! that is gone is fine, since the Director knows no error for that. The volume that a light stemcell stands for stays.
 
 use serde_json::Value;
 
 use super::Cpi;
-use crate::partial;
-use crate::rpc::{Arguments, Error, Result};
+use crate::cid::Cid;
+use crate::disk::users;
+use crate::libvirt::{Connection, Volume};
+use crate::rpc::{Arguments, Error, ErrorType, Result};
+use crate::sidecar::marker;
 use crate::stemcell::{self, Record};
+use crate::undo::Undo;
+use crate::volume_name::VolumeName;
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let stemcell_cid = arguments.cid("stemcell_cid")?;
@@ -18,16 +23,79 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         return Ok(Value::Null);
     };
     if let Some(volume) = stemcell.volume {
-        let overlays = libvirt.overlays_on(&volume.path()?)?;
-        if !overlays.is_empty() {
-            return Err(Error::cloud(format!(
-                "deleting stemcell {stemcell_cid}: these volumes are based on it: {}; delete their VMs first",
-                overlays.join(", ")
-            )));
-        }
-        volume.delete()?;
+        delete_volume(libvirt, cpi, &stemcell_cid, &volume)
+            .map_err(|e| e.during(format!("deleting stemcell {stemcell_cid}")))?;
     }
     Record::delete(&stemcell.pool, &stemcell_cid)?;
-    partial::end(&stemcell.pool, &stemcell::volume_name(&stemcell_cid))?;
+    marker::end(&stemcell.pool, &stemcell::volume_name(&stemcell_cid))?;
     Ok(Value::Null)
+}
+
+/// Deletes the volume unless something is based on it. The marker is there before anything is checked; create_vm checks
+/// for it once its overlay is there. So one of the two sees the other.
+fn delete_volume(libvirt: &Connection, cpi: &Cpi, cid: &Cid, volume: &Volume) -> Result<()> {
+    let pool = libvirt.pool(&volume.pool)?;
+    let marker = VolumeName::Deleting(stemcell::volume_name(cid));
+    let mut undo = Undo::new();
+    if !marker::exists(&pool, &marker)? {
+        let (name, of_undo) = (pool.name.clone(), marker.clone());
+        undo.push(format!("volume {marker}"), move || {
+            marker::remove(&cpi.libvirt_for_undo()?.pool(&name)?, &of_undo).map(drop)
+        });
+        match marker::put(&pool, &marker) {
+            // To delete the stemcell is what helps then.
+            Err(e) if e.error_type == ErrorType::NoDiskSpace => {
+                log::warn!("pool {} has no room for the marker {marker}: {e}", pool.name);
+            }
+            outcome => outcome?,
+        }
+    }
+    let vms: Vec<String> = users::of(libvirt, &volume.name)?
+        .into_iter()
+        .map(|user| user.domain.name)
+        .collect();
+    let overlays = libvirt.overlays_on(&volume.path()?)?;
+    let mut based: Vec<String> = overlays.into_iter().map(|overlay| overlay.name).collect();
+    let is_named = |vm: &String| based.iter().any(|overlay| overlay.starts_with(vm.as_str()));
+    let others: Vec<String> = vms.into_iter().filter(|vm| !is_named(vm)).collect();
+    based.extend(others);
+    if !based.is_empty() {
+        return Err(Error::cloud(format!(
+            "these are based on it: {} (delete their VMs first)",
+            based.join(", ")
+        )));
+    }
+    require_readable_pools(libvirt, cpi)?;
+    volume.delete()?;
+    undo.disarm();
+    marker::remove(&pool, &marker).map(drop)
+}
+
+/// Refuses where a pool that overlays can be in is inactive: one that the settings name, that libvirt should have started,
+/// or that the disk of a VM is in which does not tell what it is based on.
+///
+/// # Errors
+/// `CloudError` naming the pool.
+fn require_readable_pools(libvirt: &Connection, cpi: &Cpi) -> Result<()> {
+    let inactive = libvirt.inactive_pools_of_files()?;
+    if inactive.is_empty() {
+        return Ok(());
+    }
+    let settings = &cpi.config.settings;
+    let places = users::unread_places(libvirt)?;
+    for pool in inactive {
+        let matters = pool.autostart
+            || pool.name == settings.storage_pool_name
+            || pool.name == settings.stemcell_pool()
+            || places.contains(&pool.name)
+            || places.contains(&pool.target);
+        if matters {
+            return Err(Error::cloud(format!(
+                "pool {0} is inactive, and a VM's disk in it may be based on the stemcell (virsh pool-start {0}, or virsh \
+                 pool-undefine {0})",
+                pool.name
+            )));
+        }
+    }
+    Ok(())
 }

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::cid::Cid;
-use crate::disk::{Attachments, detach_live};
+use crate::config::Config;
+use crate::disk::{self, Attachments, detach_live};
 use crate::libvirt::{Changes, Connection, Domain};
 use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::vm;
@@ -19,24 +20,25 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 
     let libvirt = cpi.libvirt()?;
     let domain = vm::get(libvirt, &vm_cid)?;
-    let timeout = Duration::from_secs(cpi.config.settings.detach_timeout);
-    detach(libvirt, &domain, &disk_cid, timeout)
+    detach(libvirt, &cpi.config, &domain, &disk_cid)
         .map_err(|e| e.during(format!("detaching disk {disk_cid} from VM {vm_cid}")))?;
     Ok(Value::Null)
 }
 
-fn detach(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeout: Duration) -> Result<()> {
+fn detach(libvirt: &Connection, config: &Config, domain: &Domain, disk_cid: &Cid) -> Result<()> {
     let name = disk_cid.as_str();
     let attachments = Attachments::of(domain)?;
-    let (live, persistent) = (attachments.live_disk(name), attachments.persistent_disk(name));
-    if !disk_cid.names_disk() || (live.is_none() && persistent.is_none()) {
+    if !disk_cid.names_disk() || !attachments.has(name) {
         return Err(Error::new(ErrorType::DiskNotAttached, "it is not attached"));
     }
-    // The next start's description goes last: until the guest has let go, both say that the disk is attached.
-    if live.is_some() {
+    attachments.require_not_saved(domain)?;
+    attachments.require_top_layer(domain, name, || disk::path(libvirt, config, disk_cid))?;
+    // The persistent XML goes last: until the guest has released the disk, both say that it is attached.
+    if attachments.live_disk(name).is_some() {
+        let timeout = Duration::from_secs(config.settings.detach_timeout);
         detach_live(libvirt, domain, disk_cid, timeout)?;
     }
-    if let Some(device) = persistent {
+    if let Some(device) = attachments.persistent_disk(name) {
         domain.detach_device(device, Changes::Persistent)?;
     }
     if let Err(error) = domain.set_metadata(PREFIX, &disk_namespace(name), None) {

@@ -9,7 +9,5 @@ use crate::rpc::{Arguments, Result};
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;
     arguments.end()?;
-    Ok(disk::find(cpi.libvirt()?, &cpi.config, &disk_cid)?
-        .is_some()
-        .into())
+    Ok(disk::exists(cpi.libvirt()?, &cpi.config, &disk_cid)?.into())
 }

@@ -13,8 +13,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     arguments.end()?;
     let libvirt = cpi.libvirt()?;
     let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
-    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
-    let record = Record::read(libvirt, &records, &disk_cid)?;
+    let record = Record::read(libvirt, &cpi.config, &volume)?;
     disk::resize(libvirt, &disk_cid, &volume, &record, size)?;
     Ok(Value::Null)
 }

@@ -15,19 +15,17 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 
     let libvirt = cpi.libvirt()?;
     let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
-    let pool = libvirt.pool(cpi.config.settings.stemcell_pool())?;
-    let record = Record::read(libvirt, &pool, &disk_cid)?;
+    let record = Record::read(libvirt, &cpi.config, &volume)?;
     let changed = Record {
         metadata,
         ..record.clone()
     };
     if changed != record {
-        changed.write_or_leave_none(libvirt, &pool, &disk_cid, &|| cpi.libvirt_for_undo())?;
+        changed.write_or_leave_none(libvirt, &cpi.config, &volume, &|| cpi.libvirt_for_undo())?;
     }
-    for vm in disk::users(libvirt, &volume.name)? {
+    for user in disk::users::of(libvirt, &volume.name)? {
         let shown = to_element("disk", &changed.metadata);
-        libvirt
-            .domain(&vm)?
+        user.domain
             .set_metadata(PREFIX, &disk_namespace(disk_cid.as_str()), Some(&shown))?;
     }
     Ok(Value::Null)

@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::cid::Cid;
-use crate::disk::{self, Attachments, Record};
+use crate::disk::{self, Attachments, Claim, Record, users};
 use crate::libvirt::{Connection, Domain, PoolKind, Volume, VolumeState};
 use crate::logging;
-use crate::partial;
 use crate::rpc::{Arguments, Result};
+use crate::sidecar::marker;
 use crate::undo::Undo;
 use crate::xml::backup;
 use crate::xml::element::Element;
@@ -22,18 +22,18 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 
     let libvirt = cpi.libvirt()?;
     let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
-    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
+    let pool = libvirt.pool(&volume.pool)?;
     let snapshot_cid = Cid::new_snapshot();
     let doing = || format!("taking snapshot {snapshot_cid} of disk {disk_cid}");
     let mut undo = Undo::new();
     undo.push(format!("snapshot {snapshot_cid}"), || {
         let libvirt = cpi.libvirt_for_undo()?;
         disk::delete_copy_if_there(libvirt, &cpi.config, &snapshot_cid)?;
-        partial::end(&libvirt.pool(&records.name)?, snapshot_cid.as_str())
+        marker::end(&libvirt.pool(&pool.name)?, snapshot_cid.as_str())
     });
-    partial::begin(&records, snapshot_cid.as_str()).map_err(|e| e.during(doing()))?;
-    let of_disk = Record::read(libvirt, &records, &disk_cid)?;
-    copy(libvirt, &disk_cid, &volume, &of_disk, &snapshot_cid).map_err(|e| e.during(doing()))?;
+    marker::begin(&pool, snapshot_cid.as_str()).map_err(|e| e.during(doing()))?;
+    let of_disk = Record::read(libvirt, &cpi.config, &volume)?;
+    let snapshot = copy(cpi, &disk_cid, &volume, &of_disk, &snapshot_cid).map_err(|e| e.during(doing()))?;
 
     let record = Record {
         metadata,
@@ -41,48 +41,70 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         ..of_disk
     };
     record
-        .write(libvirt, &records, &snapshot_cid)
-        .and_then(|()| partial::complete(&records, snapshot_cid.as_str()))
+        .write(libvirt, &cpi.config, &snapshot)
+        .and_then(|()| marker::complete(&pool, snapshot_cid.as_str()))
         .map_err(|e| e.during(doing()))?;
     undo.disarm();
     Ok(snapshot_cid.as_str().into())
 }
 
-fn copy(
-    libvirt: &Connection,
-    disk_cid: &Cid,
-    volume: &Volume,
-    record: &Record,
-    snapshot_cid: &Cid,
-) -> Result<()> {
+/// The snapshot's volume.
+fn copy(cpi: &Cpi, disk_cid: &Cid, volume: &Volume, record: &Record, snapshot_cid: &Cid) -> Result<Volume> {
     let _step = logging::step(format!("copying disk {disk_cid} to snapshot {snapshot_cid}"));
+    let libvirt = cpi.libvirt()?;
     let pool = libvirt.pool(&volume.pool)?;
     let state = disk::state(volume, record)?;
     let spec = VolumeSpec {
         name: snapshot_cid.as_str(),
         capacity: state.capacity,
-        format: record.format,
+        format: record.format.unwrap_or_default(),
         backing: None,
     };
+    let users = users::of(libvirt, &volume.name)?;
+    for user in &users {
+        user.attachments
+            .require_top_layer(&user.domain, &volume.name, || Ok(state.path.clone()))?;
+    }
+    users::require_no_overlay(libvirt, volume)?;
     let kind = pool.kind()?;
     // Ceph takes its own point-in-time copies, whoever writes to the image.
-    if kind != PoolKind::Rbd {
-        for name in disk::users(libvirt, &volume.name)? {
-            let domain = libvirt.domain(&name)?;
-            let attachments = Attachments::of(&domain)?;
-            if let Some(live) = attachments.live_disk(&volume.name) {
-                let target = pool.create_volume(&plain(&spec), spec.name)?;
-                return back_up(&domain, &attachments, live, kind, &target, &state);
-            }
+    if kind == PoolKind::Rbd {
+        return pool.clone_volume(&plain(&spec), spec.name, volume);
+    }
+    for user in &users {
+        if let Some(live) = user.attachments.live_disk(&volume.name) {
+            let target = pool.create_volume(&plain(&spec), spec.name)?;
+            back_up(&user.domain, &user.attachments, live, kind, &target, &state)?;
+            return Ok(target);
         }
     }
-    pool.clone_volume(&plain(&spec), spec.name, volume)?;
-    // Libvirt may have read the pool just before it copied.
-    let after = disk::state(volume, record)?;
-    if kind == PoolKind::Rbd {
-        return Ok(());
+    if !users.is_empty() {
+        // Its VM is stopped, and may be started meanwhile.
+        return copy_unwritten(libvirt, volume, record, &spec, &state);
     }
-    disk::require_unwritten(libvirt, volume, &state, &after)
+    let libvirt_for_undo = || cpi.libvirt_for_undo();
+    let claim = Claim::on(libvirt, disk_cid, volume, &libvirt_for_undo)?;
+    let snapshot = copy_unwritten(libvirt, volume, record, &spec, &state)?;
+    claim.require_held()?;
+    Ok(snapshot)
+}
+
+/// Copies a disk that nobody writes to.
+///
+/// # Errors
+/// `CloudError`, retryable where something has written to it meanwhile.
+fn copy_unwritten(
+    libvirt: &Connection,
+    volume: &Volume,
+    record: &Record,
+    spec: &VolumeSpec<'_>,
+    state: &VolumeState,
+) -> Result<Volume> {
+    let pool = libvirt.pool(&volume.pool)?;
+    let copy = pool.clone_volume(&plain(spec), spec.name, volume)?;
+    // Libvirt may have read the pool just before it copied.
+    disk::require_unwritten(libvirt, volume, state, &disk::state(volume, record)?)?;
+    Ok(copy)
 }
 
 /// Has QEMU copy the disk as it is now, while the guest goes on writing.

@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::cid::Cid;
-use crate::disk::{self, DiskProperties, Record};
+use crate::disk::{self, Claim, DiskProperties, Record, users};
 use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
 use crate::logging;
 use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::undo::Undo;
-use crate::xml::volume::{VolumeSpec, plain};
+use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -35,8 +35,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 fn locate(libvirt: &Connection, cpi: &Cpi, disk_cid: &Cid) -> Result<(Cid, Volume)> {
     match disk::get(libvirt, &cpi.config, disk_cid) {
         Err(error) if error.error_type == ErrorType::DiskNotFound => {
-            let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
-            let cid = Record::of_replacement(libvirt, &records, disk_cid)?.ok_or(error)?;
+            let cid = Record::of_replacement(libvirt, disk_cid)?.ok_or(error)?;
             log::info!("disk {disk_cid} was replaced by {cid} earlier");
             let volume = disk::get(libvirt, &cpi.config, &cid)?;
             Ok((cid, volume))
@@ -54,22 +53,15 @@ fn update(
     size: u64,
     properties: &DiskProperties,
 ) -> Result<Option<Cid>> {
-    let users = disk::users(libvirt, &volume.name)?;
-    if !users.is_empty() {
-        return Err(Error::cloud(format!(
-            "it is attached to {}; detach it first",
-            users.join(", ")
-        )));
-    }
-    let records = libvirt.pool(cpi.config.settings.stemcell_pool())?;
-    let old_record = Record::read(libvirt, &records, disk_cid)?;
+    users::require_none(libvirt, volume)?;
+    let old_record = Record::read(libvirt, &cpi.config, volume)?;
     let state = disk::state(volume, &old_record)?;
     // Before anything changes: NotSupported makes the Director start over with a new disk.
     disk::require_growth(libvirt, disk_cid, volume, &state, size)?;
 
     let mut record = Record {
         options: properties.run_time.clone(),
-        format: properties.format,
+        format: Some(properties.format),
         ..old_record.clone()
     };
     let pool_name = properties
@@ -78,13 +70,20 @@ fn update(
         .unwrap_or(&cpi.config.settings.storage_pool_name);
     if *pool_name == volume.pool && state.format == Some(properties.format) {
         disk::resize(libvirt, disk_cid, volume, &old_record, size)?;
+        // A raw disk without options needs no record that says so.
+        if old_record.format.is_none() && properties.format == VolumeFormat::Raw {
+            record.format = None;
+        }
         if record != old_record {
-            record.write_or_leave_none(libvirt, &records, disk_cid, &|| cpi.libvirt_for_undo())?;
+            record.write_or_leave_none(libvirt, &cpi.config, volume, &|| cpi.libvirt_for_undo())?;
         }
         return Ok(None);
     }
 
     require_copies(libvirt, volume, pool_name, properties)?;
+    let libvirt_for_undo = || cpi.libvirt_for_undo();
+    // From here on no VM gets the old volume. One that got it meanwhile, or had it, has newer data there.
+    let claim = Claim::on(libvirt, disk_cid, volume, &libvirt_for_undo)?;
     let new_cid = Cid::new_disk();
     record.replaces = Some(disk_cid.as_str().to_owned());
     let mut undo = Undo::new();
@@ -95,10 +94,8 @@ fn update(
     // Out of a pool that rounds up, it is larger than was asked for.
     let size = size.max(state.capacity.div_ceil(MIB));
     disk::resize(libvirt, &new_cid, &copy, &record, size)?;
-    record.write(libvirt, &records, &new_cid)?;
-    // From here on no VM gets the old volume. One that got it meanwhile, or had it, has newer data there.
-    let libvirt_for_undo = || cpi.libvirt_for_undo();
-    let claim = disk::claim(libvirt, &cpi.config, disk_cid, volume, &libvirt_for_undo)?;
+    record.write(libvirt, &cpi.config, &copy)?;
+    claim.require_held()?;
     // Also looks at the format: libvirt may have read the pool just before it copied.
     disk::require_unwritten(libvirt, volume, &state, &disk::state(volume, &old_record)?)?;
     undo.disarm();

@@ -6,7 +6,7 @@ use super::Subnet;
 use super::request::{Range, Request, SMALLEST_IPV6_PREFIX};
 use crate::cid::Cid;
 use crate::libvirt::Connection;
-use crate::rpc::{Error, ErrorType, Result};
+use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::undo::Undo;
 use crate::xml::element::Element;
 use crate::xml::network::{self, Mode, NetworkSpec};
@@ -70,7 +70,7 @@ impl NewNetwork {
                     match network.start(libvirt, for_undo, request) {
                         Ok(()) => return Ok(network),
                         // Something else of the host's, or another call a moment ago, has that range.
-                        Err(e) if e.message.contains("already in use") => last_error = Some(e),
+                        Err(e) if e.cause == Cause::InUse => last_error = Some(e),
                         Err(e) => return Err(e),
                     }
                 }

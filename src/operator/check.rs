@@ -18,7 +18,7 @@ use super::{print, to_json};
 use crate::interrupt;
 use crate::libvirt::Connection;
 use crate::logging::on_one_line;
-use crate::rpc::Result;
+use crate::rpc::{Cause, Error, Result};
 
 /// What one look has found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,6 +27,9 @@ pub struct Finding {
     pub state: State,
     pub says: String,
     pub cure: Option<String>,
+    /// Why libvirt failed, if it did.
+    #[serde(skip)]
+    pub cause: Cause,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -45,6 +48,7 @@ impl Finding {
             state,
             says: says.into(),
             cure: None,
+            cause: Cause::Other,
         }
     }
 
@@ -70,7 +74,15 @@ impl Finding {
 
     /// What an outcome says: an error is what is wrong.
     pub fn of(check: &str, outcome: Result<Self>) -> Self {
-        outcome.unwrap_or_else(|error| Self::wrong(check, error.message))
+        outcome.unwrap_or_else(|error| Self::failed(check, "", &error))
+    }
+
+    /// What an error says, after what was found out before it.
+    pub fn failed(check: &str, before: &str, error: &Error) -> Self {
+        Self {
+            cause: error.cause,
+            ..Self::wrong(check, format!("{before}{}", error.message))
+        }
     }
 }
 
@@ -108,18 +120,21 @@ fn look(config_path: &Path) -> Vec<Finding> {
 
 /// Whatever it was that libvirt did not let us do, the cure is the same.
 fn cured_of_permissions(finding: Finding) -> Finding {
-    let cure = if finding.says.contains("read only access") {
-        "connect to libvirt-sock, not to libvirt-sock-ro: see libvirt.socket and libvirt.uri"
-    } else if finding.says.contains("access denied") || finding.says.contains("authorization") {
-        "allow this user everything that virsh may do: see the rules of libvirt's access driver (polkit) on the host"
-    } else {
-        return finding;
+    let cure = match finding.cause {
+        Cause::ReadOnlyConnection => {
+            "connect to libvirt-sock, not to libvirt-sock-ro: see libvirt.socket and libvirt.uri"
+        }
+        Cause::Denied => {
+            "allow this user everything that virsh may do: see the rules of libvirt's access driver (polkit) on the host"
+        }
+        _ => return finding,
     };
     finding.cured_by(cure)
 }
 
 fn look_at_host(libvirt: &Connection, config: &crate::config::Config, findings: &mut Vec<Finding>) {
     findings.push(Finding::of("versions", host::versions(libvirt)));
+    findings.extend(host::language(libvirt));
     let domain_type = host::domain_type(libvirt, config, findings);
     findings.push(Finding::of(
         "capabilities",
@@ -163,16 +178,14 @@ mod tests {
 
     #[test]
     fn a_lack_of_permission_has_one_cure_wherever_it_shows() {
-        for (says, cure) in [
-            (
-                "operation forbidden: read only access prevents virStorageVolCreateXML",
-                "libvirt-sock-ro",
-            ),
-            ("access denied: 'storage-pool' denied access", "polkit"),
-            ("No space left on device", "df"),
+        for (cause, cure) in [
+            (Cause::ReadOnlyConnection, "libvirt-sock-ro"),
+            (Cause::Denied, "polkit"),
+            (Cause::Full, "df"),
         ] {
-            let finding = cured_of_permissions(Finding::wrong("pool p", says).cured_by("df"));
-            assert!(finding.cure.unwrap().contains(cure), "{says}");
+            let error = Error::cloud("x").because(cause);
+            let finding = cured_of_permissions(Finding::of("pool p", Err(error)).cured_by("df"));
+            assert!(finding.cure.unwrap().contains(cure), "{cause:?}");
         }
     }
 }

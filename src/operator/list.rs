@@ -2,14 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::host::Host;
+use super::host::{HiddenPool, Host};
 use super::table::Align::{Left, Right};
-use super::table::{Table, width};
-use super::things::{self, Disk};
+use super::table::{Table, width, wrapped};
+use super::views::{self, Disk, INCOMPLETE};
 use super::{print, to_json, tree};
 use crate::cli::{List, Listed};
 use crate::config::Config;
-use crate::libvirt::{Connection, Pool};
+use crate::libvirt::Connection;
 use crate::measures::{age, size};
 use crate::rpc::Result;
 
@@ -24,32 +24,48 @@ const ALL: [Listed; 5] = [
 pub fn run(arguments: &List, config: &Config) -> Result<()> {
     let libvirt = Connection::open(&config.libvirt)?;
     let host = Host::look(&libvirt)?;
-    let records = libvirt.find_pool(config.settings.stemcell_pool())?;
     if arguments.tree {
-        return print(&tree::render(&libvirt, records.as_ref(), &host)?);
+        return print(&tree::render(&libvirt, &host)?);
     }
     let wanted: Vec<Listed> = arguments.what.map_or(ALL.to_vec(), |what| vec![what]);
     if arguments.json {
         let mut all = Map::new();
         for what in wanted {
-            all.insert(
-                name(what).to_owned(),
-                as_json(&libvirt, records.as_ref(), &host, what)?,
-            );
+            all.insert(name(what).to_owned(), as_json(&libvirt, &host, what)?);
         }
+        all.insert("pools_not_shown".to_owned(), pools_not_shown(&host));
         return print(&to_json(&Value::Object(all)));
     }
     let headed = wanted.len() > 1;
     let mut text = Vec::new();
     for what in wanted {
-        let table = as_table(&libvirt, records.as_ref(), &host, what)?;
-        text.push(match (table.is_empty(), headed) {
+        let table = as_table(&libvirt, &host, what)?;
+        let not_shown = not_shown(&host, what);
+        let rendered = match (table.is_empty(), headed) {
+            (true, _) if !not_shown.is_empty() => format!("No {} in active pools\n", spoken(what)),
             (true, _) => format!("No {}\n", spoken(what)),
             (false, true) => format!("{}:\n{}", capitalised(spoken(what)), table.render(width())),
             (false, false) => table.render(width()),
-        });
+        };
+        text.push(rendered + &not_shown);
     }
     print(&text.join("\n"))
+}
+
+/// Says which pools may hold more, one a line.
+fn not_shown(host: &Host, what: Listed) -> String {
+    if what == Listed::Networks || what == Listed::Vms {
+        return String::new();
+    }
+    let line = |pool: &HiddenPool| wrapped(&format!("Not shown: {}", pool.with_remedy()), width(), 4) + "\n";
+    host.hidden.iter().map(line).collect()
+}
+
+fn pools_not_shown(host: &Host) -> Value {
+    let pools = host.hidden.iter();
+    pools
+        .map(|pool| json!({"pool": pool.name, "cause": pool.cause}))
+        .collect()
 }
 
 fn name(what: Listed) -> &'static str {
@@ -74,22 +90,22 @@ fn capitalised(text: &str) -> String {
     first.to_uppercase() + rest
 }
 
-fn as_json(libvirt: &Connection, records: Option<&Pool>, host: &Host, what: Listed) -> Result<Value> {
+fn as_json(libvirt: &Connection, host: &Host, what: Listed) -> Result<Value> {
     Ok(match what {
-        Listed::Stemcells => json!(things::stemcells(libvirt, host)?),
-        Listed::Vms => json!(things::vms(host)),
-        Listed::Disks => json!(things::disks(libvirt, records, host, false)?),
-        Listed::Snapshots => json!(things::disks(libvirt, records, host, true)?),
-        Listed::Networks => json!(things::networks(libvirt, host)?),
+        Listed::Stemcells => json!(views::stemcells(libvirt, host)?),
+        Listed::Vms => json!(views::vms(host)),
+        Listed::Disks => json!(views::disks(libvirt, host, false)?),
+        Listed::Snapshots => json!(views::disks(libvirt, host, true)?),
+        Listed::Networks => json!(views::networks(libvirt, host)?),
     })
 }
 
-fn as_table(libvirt: &Connection, records: Option<&Pool>, host: &Host, what: Listed) -> Result<Table> {
+fn as_table(libvirt: &Connection, host: &Host, what: Listed) -> Result<Table> {
     Ok(match what {
         Listed::Stemcells => stemcells(libvirt, host)?,
         Listed::Vms => vms(host),
-        Listed::Disks => disks(&things::disks(libvirt, records, host, false)?),
-        Listed::Snapshots => disks(&things::disks(libvirt, records, host, true)?),
+        Listed::Disks => disks(&views::disks(libvirt, host, false)?),
+        Listed::Snapshots => disks(&views::disks(libvirt, host, true)?),
         Listed::Networks => networks(libvirt, host)?,
     })
 }
@@ -105,7 +121,7 @@ fn stemcells(libvirt: &Connection, host: &Host) -> Result<Table> {
         ("NAME", Left),
         ("NOTE", Left),
     ]);
-    for stemcell in things::stemcells(libvirt, host)? {
+    for stemcell in views::stemcells(libvirt, host)? {
         table.row(vec![
             stemcell.cid,
             size(stemcell.allocation),
@@ -116,7 +132,8 @@ fn stemcells(libvirt: &Connection, host: &Host) -> Result<Table> {
             stemcell.name,
             match stemcell.light {
                 Some(volume) => format!("light: volume {} in pool {}", volume.volume, volume.pool),
-                None => note(stemcell.partial),
+                None if stemcell.partial => INCOMPLETE.to_owned(),
+                None => String::new(),
             },
         ]);
     }
@@ -132,16 +149,18 @@ fn vms(host: &Host) -> Table {
         ("DISKS", Right),
         ("AGE", Right),
         ("NAME", Left),
+        ("NOTE", Left),
     ]);
-    for vm in things::vms(host) {
+    for vm in views::vms(host) {
         table.row(vec![
             vm.cid,
-            vm.state.to_owned(),
+            vm.status.to_string(),
             size(vm.allocation),
             size(vm.capacity),
             vm.disks.len().to_string(),
             age(vm.created_at),
             vm.owner.name(),
+            vm.notes.join("; "),
         ]);
     }
     table
@@ -165,13 +184,13 @@ fn disks(disks: &[Disk]) -> Table {
         };
         table.row(vec![
             disk.cid.clone(),
-            size(disk.allocation),
-            size(disk.capacity),
+            disk.allocation.map_or("-".to_owned(), size),
+            disk.capacity.map_or("-".to_owned(), size),
             age(disk.written_at),
-            disk.pool.clone(),
+            disk.pool.clone().unwrap_or("-".to_owned()),
             attached_to,
             disk.owner.name(),
-            note(disk.partial),
+            disk.notes.join("; "),
         ]);
     }
     table
@@ -185,7 +204,7 @@ fn networks(libvirt: &Connection, host: &Host) -> Result<Table> {
         ("VMS", Right),
         ("SUBNETS", Left),
     ]);
-    for network in things::networks(libvirt, host)? {
+    for network in views::networks(libvirt, host)? {
         table.row(vec![
             network.name,
             if network.active { "active" } else { "inactive" }.to_owned(),
@@ -195,8 +214,4 @@ fn networks(libvirt: &Connection, host: &Host) -> Result<Table> {
         ]);
     }
     Ok(table)
-}
-
-fn note(partial: bool) -> String {
-    if partial { "incomplete" } else { "" }.to_owned()
 }

@@ -14,10 +14,9 @@ mod render;
 mod screenshot;
 mod show;
 mod table;
-mod things;
 mod tree;
 mod version;
-mod volume_name;
+mod views;
 
 use std::io::{ErrorKind, Write};
 

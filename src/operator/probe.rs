@@ -5,10 +5,8 @@ use std::time::{Duration, SystemTime};
 use crate::interrupt;
 use crate::libvirt::{Connection, Pool, Volume};
 use crate::rpc::Result;
+use crate::volume_name::VolumeName;
 use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
-
-/// What such volumes are called; a uuid follows.
-pub const PREFIX: &str = "cpi-probe-";
 
 /// Bytes of a probe without content.
 const SIZE: u64 = 1024 * 1024;
@@ -53,7 +51,7 @@ impl Probe {
     }
 
     fn made(make: impl FnOnce(&str) -> Result<Volume>) -> Result<Self> {
-        let name = format!("{PREFIX}{}", uuid::Uuid::new_v4());
+        let name = VolumeName::Probe(uuid::Uuid::new_v4().to_string()).to_string();
         let before = SystemTime::now();
         Ok(Self {
             volume: make(&name)?,

@@ -4,6 +4,8 @@
 
 mod directories;
 mod find;
+mod networks;
+mod uses;
 mod volumes;
 
 use std::time::{Duration, SystemTime};
@@ -11,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde_json::json;
 
+use super::host::{FoundVolume, Host};
 use super::table::Align::{Left, Right};
 use super::table::{Table, width};
 use super::{print, to_json};
@@ -20,8 +23,10 @@ use crate::config::Config;
 use crate::libvirt::Connection;
 use crate::measures::{age, size, span};
 use crate::rpc::{Error, Result};
-use crate::{disk, interrupt, logging, network, partial, vm};
-use find::find;
+use crate::volume_name::VolumeName;
+use crate::{interrupt, logging, network, vm};
+use find::{find, half_vm_in_use};
+use uses::Uses;
 
 /// Calls can take long, and what they have made shows no life meanwhile.
 const SHORTEST: Duration = Duration::from_secs(600);
@@ -79,6 +84,7 @@ pub enum Target {
     DhcpEntries {
         vm: String,
     },
+    Network,
     Directory,
 }
 
@@ -144,7 +150,9 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
     let exists_now = |vm: &str| Error::cloud(format!("VM {vm} exists by now"));
     match &leftover.target {
         Target::VolumeOfVm { vm, .. } if exists(vm)? => Err(exists_now(vm)),
-        Target::HalfMade { of, .. } if !volumes::exists(libvirt, &format!("{of}{}", partial::SUFFIX))? => {
+        Target::HalfMade { of, .. }
+            if !volumes::exists(libvirt, &VolumeName::Incomplete(of.clone()).to_string())? =>
+        {
             Err(Error::cloud(format!("{of} is complete by now")))
         }
         Target::Record { of, .. } if volumes::exists(libvirt, of)? => {
@@ -154,10 +162,7 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
         | Target::Volume { pool }
         | Target::HalfMade { pool, .. }
         | Target::Record { pool, .. } => {
-            let users = disk::users(libvirt, &leftover.name)?;
-            if !users.is_empty() {
-                return Err(Error::cloud(format!("{} uses it by now", users.join(", "))));
-            }
+            require_unused(libvirt, pool, &leftover.name)?;
             volumes::delete(libvirt, config, pool, leftover)
         }
         Target::Mark { of, .. } if volumes::exists(libvirt, of)? => {
@@ -170,7 +175,20 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
             let vm = Cid::new(vm).map_err(Error::cpi)?;
             network::unreserve_in(libvirt, &vm, |network| network == leftover.place).map(drop)
         }
+        Target::Network => networks::delete(libvirt, &leftover.name),
         Target::Directory => directories::delete(leftover),
+    }
+}
+
+/// As when the volume was found: nothing uses it, and all that may use it can be looked into.
+fn require_unused(libvirt: &Connection, pool: &str, name: &str) -> Result<()> {
+    let host = Host::look(libvirt)?;
+    let uses = Uses::look(libvirt, &host)?;
+    let is_it = |found: &&FoundVolume| found.volume.name == name && found.volume.pool == pool;
+    let found = host.volumes.iter().find(is_it);
+    match found.and_then(|found| uses.of(&host, found)) {
+        Some(why) => Err(Error::cloud(format!("by now: {why}"))),
+        None => Ok(()),
     }
 }
 
@@ -179,6 +197,15 @@ fn delete_half_vm(libvirt: &Connection, config: &Config, vm: &str) -> Result<()>
         && !vm::half_made::is_marked(&domain.xml()?)
     {
         return Err(Error::cloud(format!("VM {vm} is complete by now")));
+    }
+    let host = Host::look(libvirt)?;
+    let uses = Uses::look(libvirt, &host)?;
+    let in_use = match host.domain(vm) {
+        Some(domain) => half_vm_in_use(&host, &uses, domain),
+        None => host.volumes_of_vm(vm).find_map(|found| uses.of(&host, found)),
+    };
+    if let Some(why) = in_use {
+        return Err(Error::cloud(format!("by now: {why}")));
     }
     vm::delete(libvirt, config, &Cid::new(vm).map_err(Error::cpi)?).map(drop)
 }
@@ -198,7 +225,7 @@ fn report(leftovers: &[Leftover], wanted: &Prune) -> String {
             leftover.kind.to_owned(),
             leftover.name.clone(),
             match leftover.target {
-                Target::DhcpEntries { .. } | Target::Directory => "-".to_owned(),
+                Target::DhcpEntries { .. } | Target::Network | Target::Directory => "-".to_owned(),
                 _ => size(leftover.bytes),
             },
             age(leftover.written_at),

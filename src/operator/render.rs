@@ -8,13 +8,12 @@ use super::table::width;
 use super::{mask, outline, print, to_json};
 use crate::cid::Cid;
 use crate::config::Config;
-use crate::libvirt::{Connection, Pool};
+use crate::libvirt::{Connection, Pool, VolumeState};
 use crate::methods::create_vm;
 use crate::rpc::{Arguments, Error, Request, Result};
 use crate::stemcell;
-use crate::vm::{
-    BOOT, EPHEMERAL, NewVm, OwnDisk, SETTINGS, VolumeNames, boot_disk, domain, needs, settings_drive,
-};
+use crate::vm::{NewVm, OwnDisk, VolumeNames, boot_disk, domain, needs, settings_drive};
+use crate::volume_name::{BOOT, EPHEMERAL, SETTINGS};
 use crate::xml::element::Element;
 use crate::xml::volume::VolumeFormat;
 
@@ -49,11 +48,16 @@ fn render(vm: &NewVm, config: &Config) -> Result<(Element, Value)> {
         vm.properties.storage_pool.as_ref().unwrap_or(&files.name),
     )?;
     pool.require_copies()?;
-    let (format, record) = find_stemcell(&libvirt, &files, &vm.stemcell_cid)?;
+    let (stemcell, record) = find_stemcell(&libvirt, &files, &vm.stemcell_cid)?;
     let needs = needs::of(&record.stemcell_properties(), config)?;
-    let (_, boot_format) = boot_disk::layout(config.settings.boot_disk_clone, &pool, format)?;
+    let (boot_format, chain) =
+        boot_disk::layout(&libvirt, config.settings.boot_disk_clone, &pool, &stemcell)?;
     let names = VolumeNames::of(&vm.cid);
-    let mut disks = vec![disk(&pool, &names.boot, boot_format, BOOT)?];
+    let boot = disk(&pool, &names.boot, boot_format, BOOT)?;
+    let mut disks = vec![OwnDisk {
+        backing: chain,
+        ..boot
+    }];
     if vm.properties.ephemeral_disk > 0 {
         disks.push(disk(&pool, &names.ephemeral, VolumeFormat::Raw, EPHEMERAL)?);
     }
@@ -77,8 +81,8 @@ fn active_pool(libvirt: &Connection, name: &str) -> Result<Pool> {
     )))
 }
 
-/// The format of the stemcell's volume, and its record, from the pools that are active: no other is started to look.
-fn find_stemcell(libvirt: &Connection, first: &Pool, cid: &Cid) -> Result<(VolumeFormat, stemcell::Record)> {
+/// What the stemcell's volume is, and its record, from the pools that are active: no other is started to look.
+fn find_stemcell(libvirt: &Connection, first: &Pool, cid: &Cid) -> Result<(VolumeState, stemcell::Record)> {
     let missing = || {
         Error::cloud(format!(
             "stemcell {cid} does not exist in any active pool of {}; upload it again",
@@ -96,8 +100,7 @@ fn find_stemcell(libvirt: &Connection, first: &Pool, cid: &Cid) -> Result<(Volum
             None => pool.unless_stopped(pool.volume(&name))?.flatten(),
         };
         if let Some(volume) = volume {
-            let format = volume.state()?.format;
-            return Ok((format.ok_or_else(missing)?, record));
+            return Ok((volume.state()?, record));
         }
     }
     Err(missing())
@@ -110,6 +113,7 @@ fn disk(pool: &Pool, name: &str, format: VolumeFormat, serial: &'static str) -> 
         volume: name.to_owned(),
         path: format!("{}/{name}", pool.info()?.target),
         format,
+        backing: Some(Vec::new()),
         serial,
     })
 }

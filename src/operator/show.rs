@@ -2,20 +2,19 @@
 
 use serde_json::{Map, Value, json};
 
-use super::host::{FoundVolume, Host};
+use super::host::{FoundVolume, HiddenPool, Host};
 use super::outline;
 use super::table::width;
-use super::things;
-use super::volume_name::VolumeName;
+use super::views;
 use super::{mask, print, to_json};
 use crate::agent::{CONFIG_DRIVE_MAX_BYTES, read_drive};
 use crate::cid::Cid;
 use crate::config::Config;
-use crate::disk::Record;
 use crate::libvirt::Connection;
 use crate::rpc::{Error, Result};
 use crate::stemcell;
-use crate::vm::SETTINGS;
+use crate::volume_name::SETTINGS;
+use crate::volume_name::VolumeName;
 use crate::xml::element::Element;
 use crate::xml::metadata::{VM_NAMESPACE, of_domain};
 
@@ -31,7 +30,7 @@ pub fn run(cid: &str, json: bool, config: &Config) -> Result<()> {
     } else {
         width().saturating_sub(2)
     };
-    let shown = show(&libvirt, config, &cid, columns)?;
+    let shown = show(&libvirt, &cid, columns)?;
     print(&if json {
         to_json(&shown)
     } else {
@@ -39,7 +38,7 @@ pub fn run(cid: &str, json: bool, config: &Config) -> Result<()> {
     })
 }
 
-fn show(libvirt: &Connection, config: &Config, cid: &Cid, columns: usize) -> Result<Value> {
+fn show(libvirt: &Connection, cid: &Cid, columns: usize) -> Result<Value> {
     if !cid.names_vm() && !cid.names_disk() && cid.stemcell_volume().is_none() {
         // Any libvirt network can be one that VMs are in.
         if let Some(network) = network(libvirt, cid, columns)? {
@@ -55,11 +54,21 @@ fn show(libvirt: &Connection, config: &Config, cid: &Cid, columns: usize) -> Res
     let found = if cid.names_vm() {
         vm(libvirt, &host, cid, columns)?
     } else if cid.names_disk() {
-        disk(libvirt, config, &host, cid)?
+        disk(libvirt, &host, cid)?
     } else {
         of_stemcell(libvirt, &host, cid, columns)?
     };
-    found.ok_or_else(|| Error::cpi(format!("{cid} does not exist at {}; see `cpi list`", libvirt.uri)))
+    found.ok_or_else(|| {
+        let hidden: Vec<String> = host.hidden.iter().map(HiddenPool::with_remedy).collect();
+        if hidden.is_empty() || cid.names_vm() {
+            return Error::cpi(format!("{cid} does not exist at {}; see `cpi list`", libvirt.uri));
+        }
+        let hidden = hidden.join(", ");
+        Error::cpi(format!(
+            "{cid} is in no pool that can be read at {}; {hidden}",
+            libvirt.uri
+        ))
+    })
 }
 
 fn vm(libvirt: &Connection, host: &Host, cid: &Cid, columns: usize) -> Result<Option<Value>> {
@@ -71,7 +80,7 @@ fn vm(libvirt: &Connection, host: &Host, cid: &Cid, columns: usize) -> Result<Op
             json!({"kind": "VM", "cid": name, "state": "no domain: see `cpi prune`", "volumes": volumes(&own)})
         }));
     };
-    let vm = things::vm(host, domain);
+    let vm = views::vm(host, domain);
     let settings = own
         .iter()
         .find(|found| matches!(found.name, VolumeName::OfVm(_, SETTINGS)))
@@ -80,7 +89,11 @@ fn vm(libvirt: &Connection, host: &Host, cid: &Cid, columns: usize) -> Result<Op
     Ok(Some(json!({
         "kind": "VM",
         "cid": name,
-        "state": vm.state,
+        "state": vm.status.state,
+        "reason": vm.status.reason,
+        "transient": vm.status.transient,
+        "job": vm.status.job,
+        "notes": vm.notes,
         "deployment": vm.owner.deployment,
         "instance": vm.owner.instance,
         "created_at": vm.created_at.map(crate::logging::timestamp),
@@ -160,9 +173,9 @@ fn nics(libvirt: &Connection, domain: &Element, vm: &str, settings: &Value) -> V
         );
         addresses.sort();
         addresses.dedup();
-        json!({"mac": mac, "on": things::network_of(interface), "addresses": addresses})
+        json!({"mac": mac, "on": views::network_of(interface), "addresses": addresses})
     };
-    things::interfaces(domain).map(nic).collect()
+    views::interfaces(domain).map(nic).collect()
 }
 
 /// Path of the console's log on the host.
@@ -176,21 +189,21 @@ pub fn console_log(domain: &Element) -> Option<&str> {
         .find_map(|log| log.attribute("file"))
 }
 
-fn disk(libvirt: &Connection, config: &Config, host: &Host, cid: &Cid) -> Result<Option<Value>> {
+fn disk(libvirt: &Connection, host: &Host, cid: &Cid) -> Result<Option<Value>> {
     let name = cid.as_str();
-    let Some(found) = host.volumes.iter().find(|found| found.volume.name == name) else {
+    let disk = views::disk(libvirt, host, name)?;
+    if disk.capacity.is_none() && disk.attached_to.is_empty() {
         return Ok(None);
-    };
-    let record = match libvirt.find_pool(config.settings.stemcell_pool())? {
-        Some(pool) if host.has(&VolumeName::Record(name.to_owned())) => Record::read(libvirt, &pool, cid)?,
-        _ => Record::default(),
-    };
+    }
+    let record = views::disk_record(libvirt, host, name)?;
     Ok(Some(json!({
         "kind": if cid.names_snapshot() { "snapshot" } else { "persistent disk" },
         "cid": name,
-        "complete": !host.has(&VolumeName::Partial(name.to_owned())),
-        "attached_to": host.users(name).collect::<Vec<_>>(),
-        "volume": volume(found),
+        "complete": !disk.partial,
+        "attached_to": disk.attached_to,
+        "notes": disk.notes,
+        "pool": disk.pool,
+        "volume": host.disk_volume(name).map(volume),
         "metadata": record.metadata,
         "options": record.options,
         "replaces": record.replaces,
@@ -199,7 +212,7 @@ fn disk(libvirt: &Connection, config: &Config, host: &Host, cid: &Cid) -> Result
 
 fn of_stemcell(libvirt: &Connection, host: &Host, cid: &Cid, columns: usize) -> Result<Option<Value>> {
     let name = cid.stemcell_volume().unwrap_or_default();
-    let stemcells = things::stemcells(libvirt, host)?;
+    let stemcells = views::stemcells(libvirt, host)?;
     let Some(found) = stemcells.into_iter().find(|found| found.cid == name) else {
         // A uuid can be a network's name as well.
         return network(libvirt, cid, columns);
@@ -227,7 +240,7 @@ fn network(libvirt: &Connection, cid: &Cid, columns: usize) -> Result<Option<Val
         return Ok(None);
     };
     let host = Host::look(libvirt)?;
-    let shown = things::network_use(&network, cid.names_network(), things::users(&host, cid.as_str()))?;
+    let shown = views::network_use(&network, cid.names_network(), views::users(&host, cid.as_str()))?;
     Ok(Some(json!({
         "kind": "network",
         "name": shown.name,

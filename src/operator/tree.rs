@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 
 use super::host::Host;
 use super::table::{cut, width};
-use super::things::{self, Disk, Owner, Vm};
-use crate::libvirt::{Connection, Pool};
+use super::views::{self, Disk, Owner, Vm};
+use crate::libvirt::Connection;
 use crate::logging::on_one_line;
 use crate::measures::size;
 use crate::rpc::Result;
 
-pub fn render(libvirt: &Connection, records: Option<&Pool>, host: &Host) -> Result<String> {
-    let vms = things::vms(host);
-    let mut disks = things::disks(libvirt, records, host, false)?;
-    disks.extend(things::disks(libvirt, records, host, true)?);
+pub fn render(libvirt: &Connection, host: &Host) -> Result<String> {
+    let vms = views::vms(host);
+    let mut disks = views::disks(libvirt, host, false)?;
+    disks.extend(views::disks(libvirt, host, true)?);
     let mut roots = Vec::new();
     let mut placed = BTreeSet::new();
-    for stemcell in things::stemcells(libvirt, host)? {
+    for stemcell in views::stemcells(libvirt, host)? {
         let of_it = vms.iter().filter(|vm| stemcell.vms.contains(&vm.cid));
         let sizes = sizes(stemcell.allocation, stemcell.capacity);
         roots.push(Node {
@@ -36,6 +36,16 @@ pub fn render(libvirt: &Connection, records: Option<&Pool>, host: &Host) -> Resu
     roots.extend(group(
         "not attached",
         unseen.map(|disk| disk_node(disk, &Owner::default())).collect(),
+    ));
+    roots.extend(group(
+        "not shown",
+        host.hidden
+            .iter()
+            .map(|pool| Node {
+                text: pool.with_remedy(),
+                children: Vec::new(),
+            })
+            .collect(),
     ));
     if roots.is_empty() {
         return Ok("Nothing of the CPI's is here\n".to_owned());
@@ -77,7 +87,12 @@ fn group(text: &str, children: Vec<Node>) -> Option<Node> {
 fn vm_node(vm: &Vm, disks: &[Disk]) -> Node {
     let of_it = disks.iter().filter(|disk| vm.disks.contains(&disk.cid));
     Node {
-        text: joined(&[&vm.cid, vm.state, &vm.owner.name()]),
+        text: joined(&[
+            &vm.cid,
+            &vm.status.to_string(),
+            &vm.owner.name(),
+            &vm.notes.join("; "),
+        ]),
         children: of_it.map(|disk| disk_node(disk, &vm.owner)).collect(),
     }
 }
@@ -89,14 +104,12 @@ fn disk_node(disk: &Disk, shown: &Owner) -> Node {
     } else {
         disk.owner.name()
     };
-    let incomplete = if disk.partial { "incomplete" } else { "" };
+    let sizes = match (disk.allocation, disk.capacity) {
+        (Some(allocation), Some(capacity)) => sizes(allocation, capacity),
+        _ => String::new(),
+    };
     Node {
-        text: joined(&[
-            &disk.cid,
-            &sizes(disk.allocation, disk.capacity),
-            incomplete,
-            &owner,
-        ]),
+        text: joined(&[&disk.cid, &sizes, &disk.notes.join("; "), &owner]),
         children: Vec::new(),
     }
 }

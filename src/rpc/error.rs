@@ -40,6 +40,52 @@ impl ErrorType {
     }
 }
 
+/// Why libvirt failed, where the CPI decides by that. Told by `libvirt/errors.rs` alone, never read out of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cause {
+    /// Nothing that a decision depends on.
+    #[default]
+    Other,
+    /// The storage has no room left.
+    Full,
+    /// The host's file system takes no writes.
+    ReadOnlyFiles,
+    /// Another job works on the pool, volume or VM and ends by itself.
+    Busy,
+    /// A pool or network is inactive.
+    Stopped,
+    /// The connection to libvirtd has ended.
+    Lost,
+    /// Nobody listens: libvirtd, or one of several daemons on the host, is stopped.
+    DaemonStopped,
+    /// The daemon refuses this user.
+    Denied,
+    /// The connection is for reading only.
+    ReadOnlyConnection,
+    /// libvirt on the host lacks the call or flag.
+    TooOld,
+    /// The address range, bridge or name is in use.
+    InUse,
+    /// Copies share the data of the Ceph image.
+    Shared,
+    /// Ceph's monitors do not answer.
+    SilentCeph,
+    /// QEMU has ended, as far as libvirt's error shows.
+    QemuGone,
+    /// QEMU cannot use KVM.
+    NoKvm,
+}
+
+impl Cause {
+    /// Whether the same call may succeed when made again.
+    pub fn passes(self) -> bool {
+        matches!(
+            self,
+            Self::Busy | Self::Stopped | Self::Lost | Self::DaemonStopped | Self::SilentCeph
+        )
+    }
+}
+
 /// What went wrong, as the caller will read it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -49,6 +95,8 @@ pub struct Error {
     pub message: String,
     /// Whether the same call may succeed when made again.
     pub ok_to_retry: bool,
+    /// For decisions within the CPI; the caller does not see it.
+    pub cause: Cause,
 }
 
 impl Error {
@@ -57,6 +105,7 @@ impl Error {
             error_type,
             message: message.into(),
             ok_to_retry: false,
+            cause: Cause::Other,
         }
     }
 
@@ -75,10 +124,27 @@ impl Error {
         Self::new(ErrorType::NotSupported, message)
     }
 
+    /// Says why libvirt failed, and with that whether the same call may succeed when made again.
+    #[must_use]
+    pub fn because(self, cause: Cause) -> Self {
+        Self {
+            cause,
+            ok_to_retry: cause.passes(),
+            ..self
+        }
+    }
+
     /// Marks the error as one that a second try of the same call may cure.
     #[must_use]
     pub fn retryable(mut self) -> Self {
         self.ok_to_retry = true;
+        self
+    }
+
+    /// Marks the error as one that lasts until the operator does something.
+    #[must_use]
+    pub fn not_retryable(mut self) -> Self {
+        self.ok_to_retry = false;
         self
     }
 

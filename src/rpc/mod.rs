@@ -6,6 +6,6 @@ mod request;
 mod response;
 
 pub use arguments::Arguments;
-pub use error::{Error, ErrorType, Result};
+pub use error::{Cause, Error, ErrorType, Result};
 pub use request::{HIGHEST_API_VERSION, Request};
 pub use response::Response;

@@ -34,6 +34,7 @@ impl Response {
                 error_type,
                 message,
                 ok_to_retry,
+                cause: _,
             }) => Self {
                 result: Value::Null,
                 error: Some(ResponseError {

@@ -58,6 +58,21 @@ pub fn with_image_in<T>(
     read_archive(tar.map_err(not_opened)?, properties, consume)
 }
 
+/// Bytes that a disk of this size (bytes) takes at least, if it is in the archive at `path`; 0 where only reading will
+/// tell. Gzip makes a thousandth of zeros, which become holes, and no more than a hair of anything else.
+pub fn least_bytes(path: &Path, capacity: u64) -> u64 {
+    let gzipped = || {
+        let mut file = File::open(path)?;
+        let mut magic = [0; GZIP_MAGIC.len()];
+        file.read_exact(&mut magic)?;
+        let length = file.metadata()?.len();
+        io::Result::Ok(if magic == GZIP_MAGIC { length } else { 0 })
+    };
+    // Whoever reads all of it will tell what is wrong with the file.
+    let gzipped: u64 = gzipped().unwrap_or(0);
+    (gzipped - gzipped / 256).saturating_sub(BESIDE_THE_IMAGE + capacity / 1000)
+}
+
 fn open(path: &Path) -> Result<BufReader<Reading<File>>> {
     let file = File::open(path).map_err(not_opened)?;
     let bytes = file.metadata().map_or(0, |metadata| metadata.len());

@@ -1,10 +1,12 @@
 //! Finding a stemcell: its own volume, or the operator's volume that a light stemcell stands for.
 
 use super::Record;
-use super::record::{VolumeName, record_name};
+use super::record::{NamedVolume, record_name};
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool, Volume};
 use crate::rpc::{Error, Result};
+use crate::sidecar::marker;
+use crate::volume_name::VolumeName;
 
 /// What there is of a stemcell.
 pub struct Stemcell {
@@ -23,15 +25,16 @@ pub fn find(libvirt: &Connection, pool: &Pool, cid: &Cid) -> Result<Option<Stemc
     if let Some(volume) = pool.volume(&name)? {
         return found(libvirt, cid, &pool.name, Some(volume)).map(Some);
     }
-    if pool.volume(&record_name(cid))?.is_some() {
+    let record = record_name(cid).to_string();
+    if pool.volume(&record)?.is_some() {
         return found(libvirt, cid, &pool.name, None).map(Some);
     }
-    if let Some(volume) = libvirt.volume_in_any_pool(&name, &[])? {
+    if let Some(volume) = libvirt.volume_in_any_pool(&name, &[&pool.name])? {
         let pool = volume.pool.clone();
         return found(libvirt, cid, &pool, Some(volume)).map(Some);
     }
     libvirt
-        .volume_in_any_pool(&record_name(cid), &[])?
+        .volume_in_any_pool(&record, &[&pool.name])?
         .map(|record| found(libvirt, cid, &record.pool, None))
         .transpose()
 }
@@ -73,11 +76,28 @@ pub fn get(libvirt: &Connection, pool: &Pool, cid: &Cid) -> Result<(Volume, Reco
     Ok((volume, record))
 }
 
+/// For a call that has just made an overlay on the stemcell's volume: that nobody deletes the stemcell at this time, or has
+/// deleted it.
+///
+/// # Errors
+/// `CloudError`.
+pub fn require_kept(libvirt: &Connection, volume: &Volume) -> Result<()> {
+    let pool = libvirt.pool(&volume.pool)?;
+    let deleting = marker::exists(&pool, &VolumeName::Deleting(volume.name.clone()))?;
+    if !deleting && pool.volume(&volume.name)?.is_some() {
+        return Ok(());
+    }
+    Err(Error::cloud(format!(
+        "stemcell {} is being deleted, or its deletion was interrupted (delete it again, and upload it anew)",
+        volume.name
+    )))
+}
+
 /// The volume that a light stemcell names.
 ///
 /// # Errors
 /// `CloudError` when it, or its pool, is not there.
-pub fn operators_volume(libvirt: &Connection, name: &VolumeName) -> Result<Volume> {
+pub fn operators_volume(libvirt: &Connection, name: &NamedVolume) -> Result<Volume> {
     libvirt.pool(&name.pool)?.volume(&name.volume)?.ok_or_else(|| {
         Error::cloud(format!(
             "volume {} does not exist in pool {}; make it, or delete the stemcell",

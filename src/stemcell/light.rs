@@ -2,16 +2,16 @@
 
 use super::StemcellProperties;
 use super::find::operators_volume;
-use super::record::VolumeName;
-use crate::cid::{Cid, names_disk};
+use super::record::NamedVolume;
 use crate::libvirt::Connection;
 use crate::rpc::{Error, Result};
+use crate::volume_name::VolumeName;
 
 /// The volume that these cloud properties name, none where they name none; `pool` is the one where they name no other.
 ///
 /// # Errors
 /// `CloudError` for a volume that is part of a VM or a persistent disk: whoever made the stemcell would read it.
-pub fn named_volume(properties: &StemcellProperties, pool: &str) -> Result<Option<VolumeName>> {
+pub fn named_volume(properties: &StemcellProperties, pool: &str) -> Result<Option<NamedVolume>> {
     let Some(volume) = properties.volume.clone() else {
         return match properties.pool {
             Some(_) => Err(Error::cloud(
@@ -20,20 +20,24 @@ pub fn named_volume(properties: &StemcellProperties, pool: &str) -> Result<Optio
             None => Ok(None),
         };
     };
-    if names_disk(&volume) || is_part_of_vm(&volume) {
+    let name = VolumeName::of(&volume);
+    if matches!(
+        name,
+        Some(VolumeName::Disk(_) | VolumeName::Snapshot(_) | VolumeName::OfVm(..))
+    ) {
         return Err(Error::cloud(format!(
             "stemcell cloud property volume names {volume}, which belongs to a VM or is a persistent disk"
         )));
     }
     let pool = properties.pool.clone().unwrap_or_else(|| pool.to_owned());
-    Ok(Some(VolumeName { pool, volume }))
+    Ok(Some(NamedVolume { pool, volume }))
 }
 
 /// Whether the volume is there and can be a VM's boot disk.
 ///
 /// # Errors
 /// `CloudError`.
-pub fn check_volume(libvirt: &Connection, name: &VolumeName, properties: &StemcellProperties) -> Result<()> {
+pub fn check_volume(libvirt: &Connection, name: &NamedVolume, properties: &StemcellProperties) -> Result<()> {
     let state = operators_volume(libvirt, name)?.state()?;
     let what = || format!("volume {} in pool {}", name.volume, name.pool);
     if state.format.is_none() {
@@ -42,18 +46,6 @@ pub fn check_volume(libvirt: &Connection, name: &VolumeName, properties: &Stemce
     properties
         .check_size(state.capacity)
         .map_err(|e| e.during(what()))
-}
-
-/// The names that create_vm gives, and the seed's.
-fn is_part_of_vm(volume: &str) -> bool {
-    let names_vm = |vm: &str| Cid::new(vm).is_ok_and(|cid| cid.names_vm());
-    let ours = volume.rsplit_once('-').is_some_and(|(vm, _)| names_vm(vm));
-    let seeds = ["bdisk-", "edisk-", "cdisk-"].iter().any(|prefix| {
-        volume
-            .strip_prefix(prefix)
-            .is_some_and(|uuid| names_vm(&format!("vm-{uuid}")))
-    });
-    ours || seeds
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ mod record;
 mod vhd;
 mod vmdk;
 
-pub use archive::with_image;
-pub use find::{find, get};
+pub use archive::{least_bytes, with_image};
+pub use find::{find, get, require_kept};
 pub use image::Image;
 // For tests of bad input: the same readers, without a file.
 #[doc(hidden)]
@@ -28,7 +28,7 @@ pub use light::{check_volume, named_volume};
 pub use pipeline::Pipeline;
 pub use properties::StemcellProperties;
 pub use qcow2::{Qcow2Header, parse_header};
-pub use record::{Record, VolumeName, volume_name};
+pub use record::{NamedVolume, Record, volume_name};
 
 const MIB: u64 = 1024 * 1024;
 /// The largest virtual disk believed, in bytes: 1 PiB.

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 use super::StemcellProperties;
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Pool};
-use crate::record_volume::{self, name_for};
 use crate::rpc::Result;
+use crate::sidecar;
+use crate::volume_name::VolumeName;
 
 /// The content of a stemcell's record volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,12 +21,12 @@ pub struct Record {
     pub tags: Map<String, Value>,
     /// What a light stemcell stands for; none for one that was uploaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume: Option<VolumeName>,
+    pub volume: Option<NamedVolume>,
 }
 
 /// A volume of the operator's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VolumeName {
+pub struct NamedVolume {
     pub pool: String,
     pub volume: String,
 }
@@ -34,25 +35,30 @@ impl Record {
     /// The stemcell's record in this pool, which must hold files, or what the seed's CPI has kept of it; an empty one
     /// when there is neither, as for stemcells of earlier versions.
     pub fn read(libvirt: &Connection, pool: &Pool, stemcell_cid: &Cid) -> Result<Self> {
-        if let Some(record) = record_volume::read(libvirt, pool, &record_name(stemcell_cid))? {
-            return Ok(record);
+        if let Some(record) = pool.volume(&record_name(stemcell_cid).to_string())? {
+            return sidecar::read(libvirt, &record);
         }
-        let properties = record_volume::read(libvirt, pool, &seeds_record_name(stemcell_cid))?;
+        let of_go_cpi = pool.volume(&go_cpi_record_name(stemcell_cid))?;
+        let properties = of_go_cpi.map(|record| sidecar::read(libvirt, &record));
         Ok(Self {
-            properties: properties.unwrap_or_default(),
+            properties: properties.transpose()?.unwrap_or_default(),
             ..Self::default()
         })
     }
 
     pub fn write(&self, libvirt: &Connection, pool: &Pool, stemcell_cid: &Cid) -> Result<()> {
-        let what = format!("what is to be remembered about stemcell {stemcell_cid}");
-        record_volume::write(libvirt, pool, &record_name(stemcell_cid), Some(self), &what)
+        sidecar::write(libvirt, pool, &record_name(stemcell_cid), self)
     }
 
     /// Forgets the record, the seed's too; none is fine.
     pub fn delete(pool: &Pool, stemcell_cid: &Cid) -> Result<()> {
-        record_volume::delete(pool, &record_name(stemcell_cid))?;
-        record_volume::delete(pool, &seeds_record_name(stemcell_cid))
+        for name in [
+            record_name(stemcell_cid).to_string(),
+            go_cpi_record_name(stemcell_cid),
+        ] {
+            pool.volume(&name)?.map_or(Ok(()), |record| record.delete())?;
+        }
+        Ok(())
     }
 
     /// The properties one by one; nothing where they are of a shape that `create_stemcell` would have refused.
@@ -62,12 +68,12 @@ impl Record {
 }
 
 /// The name of a stemcell's record volume.
-pub(super) fn record_name(stemcell_cid: &Cid) -> String {
-    name_for(&volume_name(stemcell_cid))
+pub(super) fn record_name(stemcell_cid: &Cid) -> VolumeName {
+    VolumeName::Record(volume_name(stemcell_cid))
 }
 
-/// The name of the volume in which the seed's CPI keeps a stemcell's cloud properties.
-fn seeds_record_name(stemcell_cid: &Cid) -> String {
+/// The name of the volume in which the Go CPI keeps a stemcell's cloud properties.
+fn go_cpi_record_name(stemcell_cid: &Cid) -> String {
     format!("{}.json", volume_name(stemcell_cid))
 }
 
@@ -105,8 +111,8 @@ mod tests {
         let uuid = "5f0bd1b5-5b3a-4b0e-9f0e-0123456789ab";
         for cid in [uuid.to_owned(), format!("sc-{uuid}")] {
             let cid = Cid::new(&cid).unwrap();
-            assert_eq!(record_name(&cid), format!("sc-{uuid}.record"));
-            assert_eq!(seeds_record_name(&cid), format!("sc-{uuid}.json"));
+            assert_eq!(record_name(&cid).to_string(), format!("sc-{uuid}.record"));
+            assert_eq!(go_cpi_record_name(&cid), format!("sc-{uuid}.json"));
         }
     }
 }

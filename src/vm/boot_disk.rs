@@ -1,10 +1,12 @@
 //! A VM's boot disk: an overlay on its stemcell, or a copy of it.
 
-use super::NewVm;
+use super::{NewVm, OwnDisk};
 use crate::config::BootDiskClone;
-use crate::libvirt::{Pool, PoolKind, Volume};
+use crate::libvirt::{Connection, Pool, PoolKind, Volume, VolumeState};
 use crate::logging;
 use crate::rpc::{Error, Result};
+use crate::volume_name::BOOT;
+use crate::xml::disk::BackingFile;
 use crate::xml::volume::{Backing, VolumeFormat, VolumeSpec, plain};
 
 const MIB: u64 = 1024 * 1024;
@@ -15,12 +17,13 @@ const MIB: u64 = 1024 * 1024;
 /// # Errors
 /// `NoDiskSpace`; `CloudError` when `boot_disk` is smaller than the stemcell.
 pub fn create(
+    libvirt: &Connection,
     vm: &NewVm,
     how: BootDiskClone,
     pool: &Pool,
     stemcell: &Volume,
     name: &str,
-) -> Result<(Volume, VolumeFormat)> {
+) -> Result<OwnDisk> {
     let _step = logging::step(format!("creating boot disk {name}"));
     let state = stemcell.state()?;
     let format = state.format.ok_or_else(|| {
@@ -39,10 +42,10 @@ pub fn create(
             state.capacity.div_ceil(MIB)
         )));
     }
-    let (overlay, format_made) = layout(how, pool, format)?;
-    if overlay {
+    let (format_made, chain) = layout(libvirt, how, pool, &state)?;
+    if !matches!(&chain, Some(chain) if chain.is_empty()) {
         let backing = Some(Backing {
-            path: stemcell.path()?,
+            path: state.path.clone(),
             format,
         });
         let spec = VolumeSpec {
@@ -51,7 +54,8 @@ pub fn create(
             format: format_made,
             backing,
         };
-        return Ok((pool.create_volume(&plain(&spec), name)?, spec.format));
+        let volume = pool.create_volume(&plain(&spec), name)?;
+        return OwnDisk::of(&volume, format_made, chain, BOOT);
     }
     let resizes = pool.resizes()?;
     let spec = VolumeSpec {
@@ -64,14 +68,26 @@ pub fn create(
     if resizes && capacity > state.capacity {
         copy.resize(capacity)?;
     }
-    Ok((copy, format_made))
+    OwnDisk::of(&copy, format_made, Some(Vec::new()), BOOT)
 }
 
-/// Whether the boot disk is an overlay, and its format, in this pool and for a stemcell of this format.
+/// The boot disk's format and its backing chain, empty for a copy and None where it cannot be told whole, in this pool
+/// and for this stemcell.
 ///
 /// # Errors
-/// `CloudError` for overlays where there can be none.
-pub fn layout(how: BootDiskClone, pool: &Pool, stemcell: VolumeFormat) -> Result<(bool, VolumeFormat)> {
+/// `CloudError` for overlays where there can be none, and for a stemcell that is neither raw nor qcow2.
+pub fn layout(
+    libvirt: &Connection,
+    how: BootDiskClone,
+    pool: &Pool,
+    stemcell: &VolumeState,
+) -> Result<(VolumeFormat, Option<Vec<BackingFile>>)> {
+    let format = stemcell.format.ok_or_else(|| {
+        Error::cloud(format!(
+            "stemcell volume {} is neither raw nor qcow2",
+            stemcell.path
+        ))
+    })?;
     let holds_files = pool.kind()? == PoolKind::Files;
     let overlay = match how {
         BootDiskClone::Overlay => true,
@@ -79,12 +95,18 @@ pub fn layout(how: BootDiskClone, pool: &Pool, stemcell: VolumeFormat) -> Result
         BootDiskClone::Auto => holds_files,
     };
     match (overlay, holds_files) {
-        (true, true) => Ok((true, VolumeFormat::Qcow2)),
+        (true, true) => {
+            // A light stemcell can be an overlay itself.
+            let below = libvirt.backing_chain(stemcell)?;
+            let path = stemcell.path.clone();
+            let chain = below.map(|below| [vec![BackingFile { path, format }], below].concat());
+            Ok((VolumeFormat::Qcow2, chain))
+        }
         (true, false) => Err(Error::cloud(format!(
             "storage pool {} does not hold files, which overlays are; set settings.boot_disk_clone to auto or full",
             pool.name
         ))),
-        (false, true) => Ok((false, stemcell)),
-        (false, false) => Ok((false, VolumeFormat::Raw)),
+        (false, true) => Ok((format, Some(Vec::new()))),
+        (false, false) => Ok((VolumeFormat::Raw, Some(Vec::new()))),
     }
 }

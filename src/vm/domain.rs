@@ -1,12 +1,12 @@
 //! A VM's domain: its disks and NICs in one document.
 
-use super::volumes::SETTINGS;
 use super::{Needs, NewVm, Nic};
 use crate::config::{Config, DomainType, Firmware};
 use crate::disk::RunTimeOptions;
 use crate::libvirt::{Connection, Volume};
 use crate::rpc::{ErrorType, Result};
-use crate::xml::disk::{self, Device, DiskSpec};
+use crate::volume_name::SETTINGS;
+use crate::xml::disk::{self, BackingFile, Device, DiskSpec};
 use crate::xml::domain::{self, DomainSpec, DomainTemplate};
 use crate::xml::element::Element;
 use crate::xml::interface::{self, InterfaceSpec};
@@ -20,16 +20,24 @@ pub struct OwnDisk {
     /// On the host.
     pub path: String,
     pub format: VolumeFormat,
+    /// The whole backing chain from the top; None where it cannot be told.
+    pub backing: Option<Vec<BackingFile>>,
     pub serial: &'static str,
 }
 
 impl OwnDisk {
-    pub fn of(volume: &Volume, format: VolumeFormat, serial: &'static str) -> Result<Self> {
+    pub fn of(
+        volume: &Volume,
+        format: VolumeFormat,
+        backing: Option<Vec<BackingFile>>,
+        serial: &'static str,
+    ) -> Result<Self> {
         Ok(Self {
             pool: volume.pool.clone(),
             volume: volume.name.clone(),
             path: volume.path()?,
             format,
+            backing,
             serial,
         })
     }
@@ -85,6 +93,7 @@ fn disk_elements(
         let spec = DiskSpec {
             source: libvirt.pool(&own.pool)?.disk_source(&own.volume)?,
             path: &own.path,
+            backing: own.backing.as_deref(),
             format: own.format,
             bus: needs.bus,
             position,

@@ -9,6 +9,7 @@ mod new_vm;
 mod nics;
 mod properties;
 pub mod settings_drive;
+mod start;
 mod volumes;
 
 pub use delete::delete;
@@ -17,7 +18,8 @@ pub use needs::{Needs, SettingsDrive};
 pub use new_vm::NewVm;
 pub use nics::{Nic, plan as plan_nics};
 pub use properties::VmProperties;
-pub use volumes::{BOOT, EPHEMERAL, SETTINGS, VolumeNames, delete_all as delete_volumes};
+pub use start::reboot;
+pub use volumes::{VolumeNames, delete_all as delete_volumes};
 
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Domain};

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::volumes::{BOOT, BOOT_POSITION, EPHEMERAL, EPHEMERAL_POSITION};
+use super::volumes::{BOOT_POSITION, EPHEMERAL_POSITION};
 use super::{Needs, NewVm, SettingsDrive};
 use crate::agent::{Blobstore, Disks, Settings, cdrom, config_drive};
 use crate::config::{Config, DiskBus};
 use crate::libvirt::{Connection, Pool, Volume};
 use crate::logging;
 use crate::rpc::Result;
+use crate::volume_name::{BOOT, EPHEMERAL};
 
 /// What the agent is told.
 pub fn document(vm: &NewVm, needs: &Needs, config: &Config) -> Value {

@@ -1,16 +1,13 @@
 //! The volumes that live and die with a VM. Their names derive from the VM's cid alone, so that whatever is left
 //! of a VM can be found without its domain.
 
+use std::collections::BTreeSet;
+
 use crate::cid::Cid;
 use crate::libvirt::Connection;
 use crate::rpc::{Error, Result};
+use crate::volume_name::{BOOT, EPHEMERAL, SETTINGS, VolumeName, all_of_vm};
 use crate::xml::element::Element;
-
-/// Serials that the guest finds these volumes by.
-pub const BOOT: &str = "boot";
-pub const EPHEMERAL: &str = "ephemeral";
-/// Also what the design calls the config drive's, whatever kind of drive it is.
-pub const SETTINGS: &str = "config";
 
 /// Places on the VM's bus, in which create_vm lists its disks. On SCSI they are the disks' targets: agents that look for
 /// a disk by number take the one on target 0 for the boot disk.
@@ -28,42 +25,58 @@ pub struct VolumeNames {
 
 impl VolumeNames {
     pub fn of(vm_cid: &Cid) -> Self {
+        let name = |part| VolumeName::OfVm(vm_cid.to_string(), part).to_string();
         Self {
-            boot: format!("{vm_cid}-{BOOT}"),
-            ephemeral: format!("{vm_cid}-{EPHEMERAL}"),
-            settings: format!("{vm_cid}-{SETTINGS}"),
+            boot: name(BOOT),
+            ephemeral: name(EPHEMERAL),
+            settings: name(SETTINGS),
         }
     }
 }
 
-/// Every name a volume of this VM may have, the names that the seed's CPI gave included.
-fn all_names(vm_cid: &Cid) -> Vec<String> {
-    let VolumeNames {
-        boot,
-        ephemeral,
-        settings,
-    } = VolumeNames::of(vm_cid);
-    let mut names = vec![boot, ephemeral, settings];
-    let seeds = |uuid| ["bdisk", "edisk", "cdisk"].map(|prefix| format!("{prefix}-{uuid}"));
-    names.extend(vm_cid.vm_uuid().into_iter().flat_map(seeds));
-    names
+/// Where the VM's own volumes are according to its domain's XML.
+#[derive(Default)]
+pub struct OwnPools {
+    /// Names of pools, active or not.
+    pub pools: BTreeSet<String>,
+    /// Directories of the host that are no pool's.
+    pub unknown: BTreeSet<String>,
 }
 
-/// Names of the pools that a domain's XML names for the VM's own volumes.
-pub fn own_pools(vm_cid: &Cid, domain: &Element) -> Vec<String> {
-    let names = all_names(vm_cid);
-    domain
+/// Where the VM's own volumes are. Disks of earlier versions name their pool, those of this one a path in it.
+///
+/// # Errors
+/// `CloudError` when libvirt cannot be asked.
+pub fn own_pools(libvirt: &Connection, vm_cid: &Cid, domain: &Element) -> Result<OwnPools> {
+    let names = all_of_vm(vm_cid);
+    let is_own = |name: &str| names.iter().any(|own| own == name);
+    let mut found = OwnPools::default();
+    let mut directories = BTreeSet::new();
+    let sources = domain
         .child("devices")
         .into_iter()
         .flat_map(|devices| devices.children_named("disk"))
-        .filter_map(|disk| disk.child("source"))
-        .filter(|source| {
-            source
-                .attribute("volume")
-                .is_some_and(|volume| names.iter().any(|name| name == volume))
-        })
-        .filter_map(|source| source.attribute("pool").map(str::to_owned))
-        .collect()
+        .filter_map(|disk| disk.child("source"));
+    for source in sources {
+        if let (Some(pool), Some(volume)) = (source.attribute("pool"), source.attribute("volume"))
+            && is_own(volume)
+        {
+            found.pools.insert(pool.to_owned());
+        }
+        if let Some(path) = source.attribute("file").or(source.attribute("dev"))
+            && let Some((directory, name)) = path.rsplit_once('/')
+            && is_own(name)
+        {
+            directories.insert(directory);
+        }
+    }
+    for directory in directories {
+        match libvirt.pool_at(directory)? {
+            Some(pool) => found.pools.insert(pool),
+            None => found.unknown.insert(directory.to_owned()),
+        };
+    }
+    Ok(found)
 }
 
 /// Deletes the VM's volumes in whichever active pool they are; returns how many there were. `sure` are the pools that
@@ -72,8 +85,13 @@ pub fn own_pools(vm_cid: &Cid, domain: &Element) -> Vec<String> {
 ///
 /// # Errors
 /// The first error, after all other volumes were tried.
-pub fn delete_all(libvirt: &Connection, vm_cid: &Cid, sure: &[String], wipe_blocks: bool) -> Result<usize> {
-    let names = all_names(vm_cid);
+pub fn delete_all(
+    libvirt: &Connection,
+    vm_cid: &Cid,
+    sure: &BTreeSet<String>,
+    wipe_blocks: bool,
+) -> Result<usize> {
+    let names = all_of_vm(vm_cid);
     let mut deleted = 0;
     let mut first_error = None;
     let mut note = |error: Error| {

@@ -24,21 +24,46 @@ impl Device {
     }
 }
 
-/// Where a disk's bytes are, as a domain names it.
+/// Where a disk's bytes are, as a domain names it. Never `type='volume'`: the files of such a disk are missing in the
+/// AppArmor profile that libvirt makes for the VM, and QEMU cannot open them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiskSource {
-    /// Libvirt finds the file or device by itself.
-    Volume { pool: String, volume: String },
-    /// For pools that libvirt cannot translate: the `<source>` of a `type='network'` disk, whole.
+    /// The file at the disk's path.
+    File,
+    /// The block device at the disk's path.
+    Block,
+    /// The `<source>` of a `type='network'` disk, whole.
     Network(Element),
+}
+
+/// One layer below a disk in its backing chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackingFile {
+    /// On the host.
+    pub path: String,
+    pub format: VolumeFormat,
+}
+
+impl BackingFile {
+    /// `file` or `block`. Block devices are below `/dev` on every host.
+    fn kind(&self) -> (&'static str, &'static str) {
+        if self.path.starts_with("/dev/") {
+            ("block", "dev")
+        } else {
+            ("file", "file")
+        }
+    }
 }
 
 /// One disk of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskSpec<'a> {
     pub source: DiskSource,
-    /// Path on the host, for the template only.
+    /// Path on the host.
     pub path: &'a str,
+    /// The whole backing chain from the top, empty for a disk without one. It is written into the domain because
+    /// AppArmor keeps libvirt from reading it out of the files. None: libvirt reads it out of the files.
+    pub backing: Option<&'a [BackingFile]>,
     /// What is really in the volume, whatever a template says.
     pub format: VolumeFormat,
     pub bus: DiskBus,
@@ -112,19 +137,15 @@ fn enforce(disk: &mut Element, spec: &DiskSpec<'_>, target: &str) {
     // Replacing the source drops a template's file, dev or name, and a leftover backing chain with it.
     disk.remove_children("source");
     disk.remove_children("backingStore");
-    match &spec.source {
-        DiskSource::Volume { pool, volume } => {
-            disk.set_attribute("type", "volume");
-            disk.push(
-                Element::new("source")
-                    .with_attribute("pool", pool)
-                    .with_attribute("volume", volume),
-            );
-        }
-        DiskSource::Network(source) => {
-            disk.set_attribute("type", "network");
-            disk.push(source.clone());
-        }
+    let (kind, source) = match &spec.source {
+        DiskSource::File => ("file", Element::new("source").with_attribute("file", spec.path)),
+        DiskSource::Block => ("block", Element::new("source").with_attribute("dev", spec.path)),
+        DiskSource::Network(source) => ("network", source.clone()),
+    };
+    disk.set_attribute("type", kind);
+    disk.push(source);
+    if let Some(chain) = spec.backing {
+        disk.push(backing_store(chain));
     }
     let target_element = disk.child_or_new("target");
     target_element.set_attribute("dev", target);
@@ -147,6 +168,20 @@ fn enforce(disk: &mut Element, spec: &DiskSpec<'_>, target: &str) {
                 .with_attribute("unit", "0"),
         );
     }
+}
+
+/// The layers from this one down. An empty `<backingStore/>` ends the chain.
+fn backing_store(chain: &[BackingFile]) -> Element {
+    let element = Element::new("backingStore");
+    let Some((layer, below)) = chain.split_first() else {
+        return element;
+    };
+    let (kind, attribute) = layer.kind();
+    element
+        .with_attribute("type", kind)
+        .with_child(Element::new("format").with_attribute("type", layer.format.name()))
+        .with_child(Element::new("source").with_attribute(attribute, &layer.path))
+        .with_child(backing_store(below))
 }
 
 /// `vda`, ... `vdz`, `vdaa`, ...; `sda` and so on for SCSI.
@@ -175,11 +210,9 @@ mod tests {
 
     fn spec() -> DiskSpec<'static> {
         DiskSpec {
-            source: DiskSource::Volume {
-                pool: "p".to_owned(),
-                volume: "v".to_owned(),
-            },
+            source: DiskSource::File,
             path: "/p/v",
+            backing: None,
             format: VolumeFormat::Qcow2,
             bus: DiskBus::Virtio,
             position: 3,
@@ -193,8 +226,49 @@ mod tests {
     fn the_seeds_template_cannot_turn_qcow2_into_garbage() {
         assert_eq!(
             render(&spec(), SEED).unwrap().to_string(),
-            "<disk type='volume' device='disk'><driver name='qemu' type='qcow2' cache='none'/>\
-             <target dev='vdd' bus='virtio'/><source pool='p' volume='v'/><serial>s</serial></disk>"
+            "<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/>\
+             <target dev='vdd' bus='virtio'/><source file='/p/v'/><serial>s</serial></disk>"
+        );
+    }
+
+    #[test]
+    fn the_whole_backing_chain_is_written_down() {
+        let layer = |path: &str, format| BackingFile {
+            path: path.to_owned(),
+            format,
+        };
+        let chain = [
+            layer("/p/sc", VolumeFormat::Qcow2),
+            layer("/dev/vg/base", VolumeFormat::Raw),
+        ];
+        let backing = |backing| {
+            let disk = render(&DiskSpec { backing, ..spec() }, "").unwrap();
+            disk.child("backingStore").map(ToString::to_string)
+        };
+        assert_eq!(
+            backing(Some(&chain)).as_deref(),
+            Some(
+                "<backingStore type='file'><format type='qcow2'/><source file='/p/sc'/>\
+                 <backingStore type='block'><format type='raw'/><source dev='/dev/vg/base'/>\
+                 <backingStore/></backingStore></backingStore>"
+            )
+        );
+        assert_eq!(backing(Some(&[])).as_deref(), Some("<backingStore/>"));
+        assert_eq!(backing(None), None);
+    }
+
+    #[test]
+    fn blocks_are_named_as_devices() {
+        let block = DiskSpec {
+            source: DiskSource::Block,
+            path: "/dev/vg/v",
+            ..spec()
+        };
+        let disk = render(&block, SEED).unwrap();
+        assert_eq!(disk.attribute("type"), Some("block"));
+        assert_eq!(
+            disk.child("source").unwrap().to_string(),
+            "<source dev='/dev/vg/v'/>"
         );
     }
 

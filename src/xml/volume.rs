@@ -31,6 +31,10 @@ impl VolumeFormat {
     }
 }
 
+/// Version of the qcow2 format: 1.1 has zero clusters, so that discards in overlays free space, and dirty bitmaps, which
+/// incremental backups need. libvirt's own default is 0.10.
+const QCOW2_COMPAT: &str = "1.1";
+
 /// How much of a volume is allocated when it is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Preallocation {
@@ -73,7 +77,9 @@ pub fn allocate_fully(volume: &mut Element) {
 pub fn for_raw_blocks(volume: &Element) -> Element {
     let mut volume = volume.clone();
     allocate_fully(&mut volume);
-    volume.child_or_new("target").remove_children("format");
+    let target = volume.child_or_new("target");
+    target.remove_children("format");
+    target.remove_children("compat");
     volume
 }
 
@@ -104,10 +110,15 @@ fn enforce(volume: &mut Element, spec: &VolumeSpec<'_>) {
     let capacity = volume.child_or_new("capacity");
     capacity.attributes.clear();
     capacity.set_text(spec.capacity.to_string());
-    volume
-        .child_or_new("target")
+    let target = volume.child_or_new("target");
+    target
         .child_or_new("format")
         .set_attribute("type", spec.format.name());
+    // Some of libvirt's drivers refuse it for raw volumes.
+    target.remove_children("compat");
+    if spec.format == VolumeFormat::Qcow2 {
+        target.push(Element::new("compat").with_text(QCOW2_COMPAT));
+    }
     volume.remove_children("backingStore");
     if let Some(backing) = &spec.backing {
         volume.push(
@@ -139,8 +150,33 @@ mod tests {
         assert_eq!(
             from_template(&spec, SEED).unwrap().to_string(),
             "<volume><name>d&lt;1&gt;</name><allocation unit='G'>0</allocation><capacity>1048576</capacity>\
-             <target><format type='qcow2'/></target></volume>"
+             <target><format type='qcow2'/><compat>1.1</compat></target></volume>"
         );
+    }
+
+    #[test]
+    fn a_template_cannot_ask_for_old_qcow2_or_for_a_version_of_raw() {
+        let template =
+            "<volume><target><format type='raw'/><compat>0.10</compat><permissions/></target></volume>";
+        for (format, expected) in [
+            (
+                VolumeFormat::Qcow2,
+                "<target><format type='qcow2'/><permissions/><compat>1.1</compat></target>",
+            ),
+            (
+                VolumeFormat::Raw,
+                "<target><format type='raw'/><permissions/></target>",
+            ),
+        ] {
+            let spec = VolumeSpec {
+                name: "v",
+                capacity: 5,
+                format,
+                backing: None,
+            };
+            let xml = from_template(&spec, template).unwrap().to_string();
+            assert!(xml.contains(expected), "{xml}");
+        }
     }
 
     #[test]

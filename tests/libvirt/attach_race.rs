@@ -37,7 +37,7 @@ fn a_disk_is_never_attached_to_two_vms_that_ask_for_it_at_once() {
             .collect();
         assert_ne!(attached, [true, true]);
         for (vm, attached) in vms.iter().zip(attached) {
-            let says = virsh(&["dumpxml", vm, "--inactive"]).contains(&format!("'{disk}'"));
+            let says = virsh(&["dumpxml", vm, "--inactive"]).contains(&format!("/{disk}'"));
             assert_eq!(says, attached, "{vm}");
             if attached {
                 sandbox.call("detach_disk", json!([vm, disk])).result();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::points;
 use crate::sandbox::{Sandbox, run, stemcell_image, try_virsh, virsh};
 
 /// A stemcell's `image` file with the guest's disk in it as qemu-img's format `format` under this name.
@@ -198,14 +199,13 @@ fn stemcells_of_every_format_boot_by_either_firmware_and_find_their_settings() {
     }
 }
 
-/// The kinds of drive that a format is booted from: one today, the other tomorrow, unless `CPI_TEST_BOOTS` says `all`.
+/// The kinds of drive that a format is booted from: one, chosen by `CPI_TEST_SEED`, unless `CPI_TEST_BOOTS` says `all`.
 fn drives(format: usize) -> Vec<(&'static str, &'static str)> {
     let both = [("ConfigDrive", "config-2"), ("CDROM", "/dev/sr0")];
     if std::env::var("CPI_TEST_BOOTS").is_ok_and(|which| which == "all") {
         return both.to_vec();
     }
-    let day = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() / 86_400;
-    vec![both[(format + usize::try_from(day).unwrap()) % 2]]
+    vec![both[(format + points::seed()) % 2]]
 }
 
 /// With the drive as configured, whatever the stemcell is made for.

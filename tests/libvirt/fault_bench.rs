@@ -2,7 +2,7 @@
 //! and a signal that asks for the end. An error leaves everything as it was. After a death the same call again, its
 //! opposite, or `cpi prune` gets there. No persistent disk is lost, and none is attached to two VMs.
 //!
-//! `make test` takes some of the points, others each day; `make reliability` takes all (`points.rs`).
+//! `make test` takes some of the points, by `CPI_TEST_SEED`; `make reliability` takes all (`points.rs`).
 
 use std::ops::RangeInclusive;
 use std::process::{Command, Output, Stdio};
@@ -161,7 +161,7 @@ impl Bench {
     }
 }
 
-/// Which calls get which faults: all, or a sample that is another one each day.
+/// Which calls get which faults: all, or a sample by `CPI_TEST_SEED`.
 fn points(calls: usize) -> Vec<(usize, Fault)> {
     let is_wanted = |point: &(usize, Fault)| points::is_kind_wanted(&format!("{:?}", point.1));
     let all = |calls: RangeInclusive<usize>| {
@@ -173,7 +173,7 @@ fn points(calls: usize) -> Vec<(usize, Fault)> {
         Points::All(_) => all(points::all_of(calls).unwrap()).collect(),
         Points::Some(wanted) => {
             let step = (calls * Fault::ALL.len()).div_ceil(wanted);
-            all(1..=calls).skip(points::day() % step).step_by(step).collect()
+            all(1..=calls).skip(points::seed() % step).step_by(step).collect()
         }
     }
 }

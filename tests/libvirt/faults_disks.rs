@@ -19,7 +19,7 @@ fn vm_and_disk(bench: &Bench) -> Value {
 fn assert_attached(pair: &Value, attached: bool) {
     let (vm, disk) = (pair[0].as_str().unwrap(), pair[1].as_str().unwrap());
     for xml in [virsh(&["dumpxml", vm]), virsh(&["dumpxml", vm, "--inactive"])] {
-        assert_eq!(xml.contains(&format!("'{disk}'")), attached, "{xml}");
+        assert_eq!(xml.contains(&format!("/{disk}'")), attached, "{xml}");
     }
 }
 

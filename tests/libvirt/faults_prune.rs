@@ -93,7 +93,7 @@ fn only_leftovers_go_and_the_next_time_the_rest_of_them() {
     let numbers: Vec<usize> = match points::wanted(SAMPLE) {
         Points::All(_) => points::all_of(calls).unwrap().collect(),
         Points::Some(sample) => (0..sample)
-            .map(|n| (points::day() + n * calls / sample) % calls + 1)
+            .map(|n| (points::seed() + n * calls / sample) % calls + 1)
             .collect(),
     };
     for number in numbers {

@@ -23,6 +23,13 @@ fn restarted_and_deleted(sandbox: &Sandbox, guest: &[u8], properties: Value, sta
         });
     };
     wait_until_up(1);
+    let listed = sandbox.operator_json(&["list", "vms"]);
+    let own = listed["vms"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|other| other["cid"] == json!(vm));
+    assert_eq!(own.unwrap()["state"], state);
     sandbox.call("reboot_vm", json!([vm])).result();
     wait_until_up(2);
     sandbox.call("delete_vm", json!([vm])).result();

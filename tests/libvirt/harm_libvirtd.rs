@@ -306,7 +306,7 @@ fn assert_attached(bench: &Bench, pair: &Value, attached: bool) {
     let (vm, disk) = (pair[0].as_str().unwrap(), pair[1].as_str().unwrap());
     for further in [&[][..], &["--inactive"]] {
         let xml = bench.host.virsh(&[&["dumpxml", vm], further].concat());
-        assert_eq!(xml.contains(&format!("'{disk}'")), attached, "{xml}");
+        assert_eq!(xml.contains(&format!("/{disk}'")), attached, "{xml}");
     }
 }
 

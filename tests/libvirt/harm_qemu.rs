@@ -57,7 +57,7 @@ fn a_disk_is_not_lost_with_the_qemu_that_was_to_get_it() {
             wait_for("libvirt to notice", std::time::Duration::from_secs(30), || {
                 virsh(&["domstate", &vm]).trim() == "shut off"
             });
-            let attached = virsh(&["dumpxml", &vm]).contains(&format!("'{disk}'"));
+            let attached = virsh(&["dumpxml", &vm]).contains(&format!("/{disk}'"));
             if answer.response["error"].is_null() {
                 assert!(attached, "{what}: {}", answer.stderr);
             } else {
@@ -70,7 +70,7 @@ fn a_disk_is_not_lost_with_the_qemu_that_was_to_get_it() {
             sandbox.call("reboot_vm", json!([vm])).result();
             for further in [&[][..], &["--inactive"]] {
                 let xml = virsh(&[&["dumpxml", &vm], further].concat());
-                assert!(xml.contains(&format!("'{disk}'")), "{what}: {xml}");
+                assert!(xml.contains(&format!("/{disk}'")), "{what}: {xml}");
             }
             detach();
         }

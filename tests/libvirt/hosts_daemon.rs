@@ -11,20 +11,44 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::dead_runs::PREFIX;
 use crate::sandbox::{Answer, call_cpi, merge, run, stemcell_image, wait_for};
 
-/// What the machine and a host must not share: libvirtd's files, and what it finds others by.
+/// What the machine and a host must not share: libvirtd's files, and what it finds others by. With a root directory, nor
+/// programs; the host's own files are at the same path then, too.
 const START: &str = r#"
 set -e
-directory=$1
+directory=$1 root=$2
 ip link set lo up
-mount --bind "$directory/etc" /etc/libvirt
-mount --bind "$directory/lib" /var/lib/libvirt
-mount --bind "$directory/cache" /var/cache/libvirt
-mount --bind "$directory/log" /var/log/libvirt
-mount --bind "$directory/run" /run
-mkdir -p /run/libvirt /run/lock /run/sshd
+if [ -n "$root" ]; then
+  mount --bind "$root" "$root"
+  mount -t proc proc "$root/proc"
+  mount --rbind /sys "$root/sys"
+  mount --rbind /dev "$root/dev"
+  mount -t tmpfs tmpfs "$root/tmp"
+  mkdir -p "$root$directory"
+  mount --bind "$directory" "$root$directory"
+fi
+mount --bind "$directory/etc" "$root/etc/libvirt"
+mount --bind "$directory/lib" "$root/var/lib/libvirt"
+mount --bind "$directory/cache" "$root/var/cache/libvirt"
+mount --bind "$directory/log" "$root/var/log/libvirt"
+mount --bind "$directory/run" "$root/run"
+mkdir -p "$root/run/libvirt" "$root/run/lock" "$root/run/sshd"
 . "$directory/extra.sh"
+export directory
+if [ -n "$root" ]; then
+  # More than chroot: libvirt gives each QEMU a /dev by what it finds mounted.
+  cd "$root"
+  pivot_root . mnt
+  exec chroot . bash -c "umount -l /mnt; $3" host
+fi
+exec bash -c "$3" host
+"#;
+
+/// Goes on after that.
+const RUN: &str = r#"
+set -e
 virtlogd -d
 # However it ends, it is started again at once, unless a test wants it down.
 while :; do
@@ -61,13 +85,22 @@ impl Host {
 
     /// A host set up by a function of its address and a directory for its files.
     pub fn with(setup: impl FnOnce(&str, &Path) -> Setup) -> Self {
+        Self::start(None, setup)
+    }
+
+    /// The same with the libvirt of another system, by its root directory.
+    pub fn of_system(root: PathBuf, setup: impl FnOnce(&str, &Path) -> Setup) -> Self {
+        Self::start(Some(root), setup)
+    }
+
+    fn start(root: Option<PathBuf>, setup: impl FnOnce(&str, &Path) -> Setup) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let block = (std::process::id() * 8 + count) % (64 * 256);
         let (subnet, first) = (block / 64, block % 64 * 4);
         let address = format!("10.132.{subnet}.{}", first + 2);
         let directory = tempfile::Builder::new()
-            .prefix("cpihost-")
+            .prefix(&format!("{PREFIX}{}-host-", std::process::id()))
             // QEMU runs as a user of its own and must get through to the volumes.
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir()
@@ -76,13 +109,15 @@ impl Host {
         for name in ["etc", "lib", "cache", "log", "run", "pool", "tmp"] {
             fs::create_dir(path.join(name)).unwrap();
         }
-        // What libvirt knows of QEMU; finding out anew takes seconds.
-        let known = run(
-            "cp",
-            &["-a", "/var/cache/libvirt/.", path.join("cache").to_str().unwrap()],
-        );
-        known.unwrap();
         let setup = setup(&address, path);
+        if root.is_none() {
+            // What libvirt knows of QEMU; finding out anew takes seconds.
+            let known = run(
+                "cp",
+                &["-a", "/var/cache/libvirt/.", path.join("cache").to_str().unwrap()],
+            );
+            known.unwrap();
+        }
         let libvirtd = format!(
             "listen_addr = \"0.0.0.0\"\nlisten_tcp = 1\nauth_unix_rw = \"none\"\n{}",
             setup.libvirtd
@@ -105,6 +140,8 @@ impl Host {
             .args(["--kill-child", "--mount-proc", "--propagation", "private"])
             .args(["bash", "-c", START, "host"])
             .arg(path)
+            .arg(root.clone().unwrap_or_default())
+            .arg(RUN)
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -193,7 +193,7 @@ fn a_call_that_waits_for_libvirt_ends_by_a_second_signal_and_by_one_that_does_no
         );
         let (call, log) = start_plain(&sandbox.config_path(), &request);
         at_it.recv_timeout(Duration::from_secs(20)).unwrap();
-        let is_attached = || virsh(&["dumpxml", &vm, "--inactive"]).contains(&format!("'{disk}'"));
+        let is_attached = || virsh(&["dumpxml", &vm, "--inactive"]).contains(&format!("/{disk}'"));
         wait_for("libvirt to attach the disk", Duration::from_secs(20), is_attached);
         if let [asks, _] = signals {
             tell(&call, asks);
@@ -240,7 +240,7 @@ fn a_roll_back_goes_on_when_told_to_end_and_ends_by_a_second_signal_and_by_one_t
         proxy.plan(None);
         for further in [&[][..], &["--inactive"]] {
             let xml = virsh(&[&["dumpxml", &vm], further].concat());
-            assert!(xml.contains(&format!("'{disk}'")), "{xml}");
+            assert!(xml.contains(&format!("/{disk}'")), "{xml}");
         }
         sandbox.call("attach_disk", pair.clone()).result();
         virsh(&["destroy", &vm]);

@@ -77,8 +77,15 @@ fn renders(sandbox: &Sandbox, stemcell: &str, env: &Value) {
     );
     for expected in [
         "<memory unit='MiB'>77</memory>".to_owned(),
-        format!("<source pool='{}' volume='{vm}-boot'/>", sandbox.name),
-        format!("volume='{vm}-ephemeral'/>"),
+        format!(
+            "<source file='{}/pool/{vm}-boot'/>",
+            sandbox.directory().display()
+        ),
+        format!(
+            "<source file='{}/pool/{stemcell}'/>",
+            sandbox.directory().display()
+        ),
+        format!("/{vm}-ephemeral'/>"),
         "<driver discard='unmap' name='qemu' type='qcow2'/>".to_owned(),
         format!("<source network='{}'/>", sandbox.name),
     ] {

@@ -65,6 +65,16 @@ fn pruned(sandbox: &Sandbox, arguments: &[&str]) -> (BTreeSet<String>, BTreeSet<
         "--in",
         sandbox.directory().to_str().unwrap(),
     ];
+    // While another test's pool is inactive, what may have an overlay there stays.
+    let spared_for_others = || {
+        let report = sandbox.operator_says(&[&["prune", "--json"], &places[..]].concat());
+        report.contains("is inactive (virsh pool-start")
+    };
+    wait_for(
+        "other tests' pools to be active",
+        Duration::from_secs(300),
+        || !spared_for_others(),
+    );
     let listed = sandbox.operator_json(&[&["prune"], &places[..], arguments].concat());
     let (mut going, mut staying) = (BTreeSet::new(), BTreeSet::new());
     for leftover in listed.as_array().unwrap() {

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 pub enum Points {
     /// All that happens, at each message of these numbers.
     All(RangeInclusive<usize>),
-    /// As many, other ones each day.
+    /// As many, chosen by the seed.
     Some(usize),
 }
 
@@ -44,8 +44,14 @@ pub fn is_wanted(method: &str) -> bool {
     std::env::var("CPI_TEST_FAULTS_OF").map_or(true, |only| only == method)
 }
 
-/// Days since 1970.
-pub fn day() -> usize {
-    let seconds = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    usize::try_from(seconds / 86_400).unwrap()
+/// What samples are chosen by: `CPI_TEST_SEED`, which `make` takes from the commit and prints; 0 if nothing is said.
+pub fn seed() -> usize {
+    let Ok(seed) = std::env::var("CPI_TEST_SEED") else {
+        return 0;
+    };
+    // Samples add to it.
+    let seed: u32 = seed
+        .parse()
+        .unwrap_or_else(|_| panic!("CPI_TEST_SEED is a number below 2^32, not {seed}"));
+    usize::try_from(seed).unwrap()
 }

@@ -29,7 +29,7 @@ fn disks_and_their_snapshots_live_in_raw_blocks() {
     let vm = create_vm(&lvm, json!({}));
     lvm.call("attach_disk", json!([vm, disk])).result();
     let xml = lvm.host.virsh(&["dumpxml", &vm]);
-    let source = format!("<source pool='{POOL}' volume='{disk}'");
+    let source = format!("<source dev='/dev/bosh/{disk}'");
     assert!(xml.contains(&source), "{xml}");
     let live = lvm.call("snapshot_disk", json!([disk, {}])).text();
     require_same(&lvm, &disk, &live);

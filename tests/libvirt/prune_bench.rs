@@ -86,6 +86,45 @@ impl Bench {
         self.host.virsh(&["define", file.to_str().unwrap()]);
     }
 
+    /// A domain that does not run, with these files as its disks.
+    pub fn define(&self, name: &str, files: &[String]) {
+        let disks: Vec<String> = files.iter().map(|file| raw_disk(file)).collect();
+        self.define_with(name, &disks);
+    }
+
+    /// A domain that does not run, with these `<disk>` elements without target.
+    pub fn define_with(&self, name: &str, disks: &[String]) {
+        let place = |(number, disk): (usize, &String)| {
+            let letter = char::from(b'a' + u8::try_from(number).unwrap());
+            disk.replace(
+                "</disk>",
+                &format!("<target dev='vd{letter}' bus='virtio'/></disk>"),
+            )
+        };
+        let disks: String = disks.iter().enumerate().map(place).collect();
+        // The same again, it replaces the definition.
+        let uuid = name
+            .strip_prefix("vm-")
+            .unwrap_or("00000000-0000-4000-8000-00000000e15e");
+        let xml = format!(
+            "<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>16</memory><os><type>hvm</type></os>\
+             <devices>{disks}</devices></domain>"
+        );
+        let file = self.host.directory().join("domain.xml");
+        fs::write(&file, xml).unwrap();
+        self.host.virsh(&["define", file.to_str().unwrap()]);
+    }
+
+    /// Whether an operator's command was content, its output, and what it said on stderr.
+    pub fn says(&self, arguments: &[&str]) -> (bool, String, String) {
+        let tmpdir = self.host.directory().join("tmp");
+        let output = operator_command(&self.config, &tmpdir, arguments)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    }
+
     /// A directory of keys that was written to long ago.
     pub fn leave_keys(&self) -> PathBuf {
         let keys = self.host.directory().join("tmp").join(KEYS);
@@ -145,4 +184,8 @@ impl Bench {
             run(words[0], &words[1..]).unwrap_or_else(|e| panic!("{words:?}: {e}"));
         }
     }
+}
+
+pub fn raw_disk(file: &str) -> String {
+    format!("<disk type='file'><driver name='qemu' type='raw'/><source file='{file}'/></disk>")
 }

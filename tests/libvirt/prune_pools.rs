@@ -68,7 +68,7 @@ fn what_other_hosts_may_use_goes_only_when_the_operator_says_that_they_do_not() 
     assert_eq!(bench.prune(&["--yes"]), (true, expected));
     assert_eq!(bench.volumes("shared"), [record.as_str(), &boot]);
 
-    // In a pool that has not been started there may be the disk.
+    // In a pool that has not been started there may be the disk, or an overlay.
     let elsewhere = bench.host.directory().join("elsewhere");
     bench.host.virsh(&[
         "pool-define-as",
@@ -77,11 +77,15 @@ fn what_other_hosts_may_use_goes_only_when_the_operator_says_that_they_do_not() 
         "--target",
         elsewhere.to_str().unwrap(),
     ]);
-    let inactive = "its disk may be in pool elsewhere, which is inactive";
-    let expected = fates(&[(&boot, GOES), (&record, inactive)]);
+    let inactive = "pool elsewhere is inactive (virsh pool-start elsewhere)";
+    let (overlay, disk) = (
+        format!("an overlay on it may be there: {inactive}"),
+        format!("its disk may be there: {inactive}"),
+    );
+    let expected = fates(&[(&boot, &overlay), (&record, &disk)]);
     assert_eq!(bench.prune(&["--yes", "--unshared"]), (true, expected));
     bench.host.virsh(&["pool-undefine", "elsewhere"]);
-    let expected = fates(&[(&record, GOES)]);
+    let expected = fates(&[(&boot, GOES), (&record, GOES)]);
     assert_eq!(bench.prune(&["--yes", "--unshared"]), (true, expected));
     assert_eq!(bench.volumes("shared"), [""; 0]);
 }
@@ -177,7 +181,7 @@ fn a_pool_that_goes_while_prune_looks_keeps_what_it_has() {
     // Before it is looked up, before it is read, and before its records are.
     for (at, arguments, boot_stays) in [
         (At::Procedure(POOL_INFO, 2), &[][..], unknown),
-        (At::Procedure(LIST_POOLS, 2), &[], GOES),
+        (At::Procedure(LIST_POOLS, 3), &[], GOES),
         (At::Procedure(DELETE_VOLUME, 1), &["--yes"], unknown),
     ] {
         let goes = bench.virsh_later(&["pool-destroy", "passing"]);

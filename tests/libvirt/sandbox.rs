@@ -143,7 +143,21 @@ impl Sandbox {
     pub fn call_as(&self, api_version: u64, method: &str, arguments: Value) -> Answer {
         let request = json!({"method": method, "arguments": arguments, "api_version": api_version,
             "context": {"director_uuid": "d", "request_id": format!("cpi-{method}")}});
-        self.send(&request.to_string())
+        let answer = self.send(&request.to_string());
+        if method == "create_network" && answer.response["error"].is_null() {
+            self.note_network(&answer.response["result"][0]);
+        }
+        answer
+    }
+
+    /// Notes a network of create_network, which is not named after the sandbox, for `scripts/lib/clear-test-runs`.
+    fn note_network(&self, id: &Value) {
+        let mut notes = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("networks"))
+            .unwrap();
+        writeln!(notes, "{}", id.as_str().unwrap()).unwrap();
     }
 
     /// Starts a call without waiting for its answer.

@@ -1,54 +1,18 @@
 //! A VM is not gone before its volumes are, in whatever state their pools are by then.
 
 use std::fs;
-use std::path::PathBuf;
 
 use serde_json::json;
 
+use crate::defined_pool::DefinedPool;
 use crate::rpc_proxy::{At, Fault, RpcProxy};
-use crate::sandbox::{Sandbox, try_virsh, virsh};
+use crate::sandbox::{Sandbox, virsh};
 
 /// `virDomainGetXMLDesc` in libvirt's remote protocol: delete_vm reads where the VM's volumes are before it does anything.
 const READ_DOMAIN: u32 = 14;
 
 /// `virStorageVolLookupByName`: it looks for volumes when the domain is gone.
 const LOOK_UP_VOLUME: u32 = 95;
-
-/// A pool beside a sandbox's that is still defined when it is stopped. It goes when it is dropped.
-struct DefinedPool {
-    name: String,
-    directory: PathBuf,
-}
-
-impl DefinedPool {
-    fn new(sandbox: &Sandbox) -> Self {
-        let pool = Self {
-            name: format!("{}-defined", sandbox.name),
-            directory: sandbox.directory().join("defined"),
-        };
-        fs::create_dir(&pool.directory).unwrap();
-        pool.define();
-        pool
-    }
-
-    fn define(&self) {
-        let target = self.directory.to_str().unwrap();
-        virsh(&["pool-define-as", &self.name, "dir", "--target", target]);
-        virsh(&["pool-start", &self.name]);
-    }
-
-    fn files(&self) -> usize {
-        fs::read_dir(&self.directory).unwrap().count()
-    }
-}
-
-impl Drop for DefinedPool {
-    fn drop(&mut self) {
-        for command in ["pool-destroy", "pool-undefine"] {
-            let _ = try_virsh(&[command, &self.name]);
-        }
-    }
-}
 
 /// A VM with a boot disk and an ephemeral disk in this pool, and settings in the sandbox's.
 fn vm_in(pool: &DefinedPool, sandbox: &Sandbox, stemcell: &str) -> String {
@@ -88,7 +52,8 @@ fn a_vm_whose_pool_does_not_start_is_deleted_when_it_does() {
     virsh(&["pool-undefine", &pool.name]);
     let message = sandbox.call("delete_vm", json!([vm])).error("CloudError", false);
     assert!(
-        message.contains(&format!("storage pool {} does not exist", pool.name)),
+        message.contains("no storage pool has the directory")
+            && message.contains(pool.directory.to_str().unwrap()),
         "{message}"
     );
     sandbox.call("delete_vm", json!([vm])).error("VMNotFound", false);

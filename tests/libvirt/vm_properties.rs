@@ -8,9 +8,10 @@ use crate::guest::shell;
 use crate::hosts_daemon::{Host, Setup, stemcell_arguments};
 use crate::sandbox::{Sandbox, run};
 
-/// As an agent grows its root partition; here a second one takes the room.
+/// As an agent grows its root partition; here a second one takes the room: a Linux partition (0x83) of 278,528 sectors
+/// from sector 131,072 on, written into the table, since prompts of fdisk differ between versions.
 const GROW: &str = "disk=$(readlink -f /dev/disk/by-id/virtio-boot)
-printf 'n\\np\\n2\\n131072\\n\\nw\\n' | fdisk $disk >/dev/null
+printf '\\0\\0\\0\\0\\203\\0\\0\\0\\0\\0\\2\\0\\0\\100\\4\\0' | dd of=$disk bs=1 seek=462 conv=notrunc 2>/dev/null
 partprobe $disk; mkfs.ext4 -q -F ${disk}2 && modprobe -a crc32c_generic ext4 && mkdir /mnt/new && mount ${disk}2 /mnt/new &&
 echo kept > /mnt/new/file && df -m /mnt/new | awk 'END { print $2 }'; umount /mnt/new";
 

@@ -5,7 +5,7 @@ use libvirt_bosh_cpi::config::{DiskBus, DomainType, Firmware, Graphics};
 use libvirt_bosh_cpi::rpc::{ErrorType, Result};
 use libvirt_bosh_cpi::xml::characters::is_representable;
 use libvirt_bosh_cpi::xml::dhcp_host::{self, DhcpHostSpec};
-use libvirt_bosh_cpi::xml::disk::{self, Device, DiskSource, DiskSpec};
+use libvirt_bosh_cpi::xml::disk::{self, BackingFile, Device, DiskSource, DiskSpec};
 use libvirt_bosh_cpi::xml::domain::{self, DomainSpec, DomainTemplate};
 use libvirt_bosh_cpi::xml::element::Element;
 use libvirt_bosh_cpi::xml::platform::{HugePages, Platform};
@@ -81,13 +81,14 @@ fn render(kind: u8, value: &str, template: &str) -> Result<Element> {
             domain::render(spec, Some(template))
         }
         1 => {
-            let source = DiskSource::Volume {
-                pool: value.to_owned(),
-                volume: value.to_owned(),
-            };
+            let chain = [BackingFile {
+                path: value.to_owned(),
+                format: VolumeFormat::Raw,
+            }];
             let spec = DiskSpec {
-                source,
+                source: DiskSource::File,
                 path: value,
+                backing: Some(&chain),
                 format: VolumeFormat::Qcow2,
                 bus: DiskBus::Scsi,
                 position: 3,

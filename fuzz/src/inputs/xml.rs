@@ -1,7 +1,7 @@
 //! XML as libvirt answers with.
 
 use libvirt_bosh_cpi::config::DiskBus;
-use libvirt_bosh_cpi::disk::{Attachments, attached_disk_cids, volumes_of};
+use libvirt_bosh_cpi::disk::{Attachments, disk_cids_in, volumes_of};
 use libvirt_bosh_cpi::network::Subnet;
 use libvirt_bosh_cpi::xml::element::Element;
 use libvirt_bosh_cpi::xml::{masked, metadata};
@@ -30,12 +30,12 @@ pub fn run(bytes: &[u8]) -> bool {
 }
 
 fn read_domain(domain: &Element) {
-    let disks = attached_disk_cids(domain);
-    let volumes = volumes_of(domain);
-    assert!(disks.iter().all(|disk| volumes.contains(disk)));
+    let disks = disk_cids_in(domain);
+    volumes_of(domain);
     let attachments = Attachments {
         live: Some(domain.clone()),
-        persistent: domain.clone(),
+        persistent: Some(domain.clone()),
+        saved: Some(domain.clone()),
     };
     for volume in disks.iter().take(10) {
         let bus = attachments.bus_for(volume).unwrap_or(DiskBus::Virtio);

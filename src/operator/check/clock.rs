@@ -15,7 +15,7 @@ pub fn clocks(probes: &[Probe]) -> Finding {
         let (ahead, difference) = match probe.clock_difference() {
             Ok(Some(difference)) => difference,
             Ok(None) => continue,
-            Err(error) => return Finding::wrong(what, error.message),
+            Err(error) => return Finding::failed(what, "", &error),
         };
         if difference <= MOST {
             return Finding::ok(what, "the host's is that of this machine, to a few seconds");

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::interrupt;
 use crate::libvirt::{Connection, Domain};
 use crate::operator::probe::Probe;
-use crate::rpc::{ErrorType, Result};
+use crate::rpc::{Cause, ErrorType, Result};
 use crate::xml::element::Element;
 
 /// A boot sector that does what ACPI has operating systems do to switch QEMU's PCs off.
@@ -68,16 +68,13 @@ pub fn runs(libvirt: &Connection, config: &Config, domain_type: &str, probe: Opt
         && run(libvirt, config, domain_type, None).is_ok()
     {
         let pool = &probe.volume.pool;
-        return Finding::wrong(what, format!("cannot use a disk of pool {pool}: {}", error.message)).cured_by(
+        return Finding::failed(what, &format!("cannot use a disk of pool {pool}: "), &error).cured_by(
             "let QEMU's user into every directory above the pool, on the host: namei -l PATH; chmod o+x DIRECTORY; \
              with AppArmor or SELinux: journalctl -k --grep=denied",
         );
     }
-    Finding::wrong(
-        what,
-        format!("no VM of type {domain_type} starts: {}", error.message),
-    )
-    .cured_by(cure(&error.message))
+    Finding::failed(what, &format!("no VM of type {domain_type} starts: "), &error)
+        .cured_by(cure(error.cause))
 }
 
 fn judge(what: &str, domain_type: &str, ran: &Ran) -> Finding {
@@ -164,11 +161,8 @@ fn is_pc(libvirt: &Connection, config: &Config, domain_type: &str) -> Result<boo
     Ok(matches!(arch.as_str(), "x86_64" | "i686") && (machine.is_empty() || known))
 }
 
-fn cure(message: &str) -> &'static str {
-    if message.contains("/dev/kvm")
-        || message.contains("access KVM")
-        || message.contains("failed to initialize kvm")
-    {
+fn cure(cause: Cause) -> &'static str {
+    if cause == Cause::NoKvm {
         "let QEMU's user open /dev/kvm, on the host: usermod -aG kvm libvirt-qemu; chown root:kvm /dev/kvm; chmod 660 \
          /dev/kvm; systemctl restart libvirtd; or set settings.domain_type to qemu"
     } else {
@@ -185,6 +179,7 @@ fn disk(libvirt: &Connection, probe: Option<&Probe>) -> Result<Option<Element>> 
     let spec = DiskSpec {
         source: pool.disk_source(&probe.volume.name)?,
         path: &probe.volume.path()?,
+        backing: Some(&[]),
         format: crate::xml::volume::VolumeFormat::Raw,
         bus: crate::config::DiskBus::Virtio,
         position: 0,

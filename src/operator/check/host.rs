@@ -6,7 +6,7 @@ use super::Finding;
 use crate::config::{self, Config, DomainType, Firmware, LibvirtType};
 use crate::libvirt::Connection;
 use crate::measures::size;
-use crate::rpc::Result;
+use crate::rpc::{Cause, Result};
 
 /// What the CPI is made for, as libvirt counts versions.
 const OLDEST_LIBVIRT: u32 = 6_000_000;
@@ -27,27 +27,46 @@ pub fn connection(config: &config::Libvirt) -> (Finding, Option<Connection>) {
             )
         }
         Err(error) => {
-            let cure = connection_cure(config, &error.message);
-            (Finding::wrong(what, error.message).cured_by(cure), None)
+            let cure = connection_cure(config, error.cause);
+            (Finding::failed(what, "", &error).cured_by(cure), None)
         }
     }
 }
 
-fn connection_cure(config: &config::Libvirt, message: &str) -> &'static str {
+fn connection_cure(config: &config::Libvirt, cause: Cause) -> &'static str {
     let local = config.libvirt_type == LibvirtType::Socket && config.uri.is_empty();
     let over_ssh = config.libvirt_type == LibvirtType::Ssh || config.uri.contains("+ssh:");
-    if over_ssh {
-        "see whether this works, with the same user and key: ssh USER@HOST virsh version"
-    } else if message.contains("Permission denied") || message.contains("authentication unavailable") {
-        "let the CPI's user in: usermod -aG libvirt USER"
-    } else if local && message.contains("No such file") {
-        "start libvirt: systemctl enable --now libvirtd (or virtqemud.socket and its siblings)"
-    } else if local {
-        "see what libvirt says: systemctl status libvirtd; journalctl -u libvirtd"
-    } else if message.contains("Connection refused") {
-        "have libvirtd listen there: systemctl enable --now libvirtd-tls.socket (or libvirtd-tcp.socket)"
-    } else {
-        "see docs/TROUBLESHOOTING.md, No connection, and on the host: journalctl -u libvirtd"
+    match cause {
+        _ if over_ssh => "see whether this works, with the same user and key: ssh USER@HOST virsh version",
+        Cause::Denied => "let the CPI's user in: usermod -aG libvirt USER",
+        Cause::DaemonStopped if local => {
+            "start libvirt: systemctl enable --now libvirtd (or virtqemud.socket and its siblings)"
+        }
+        _ if local => "see what libvirt says: systemctl status libvirtd; journalctl -u libvirtd",
+        Cause::DaemonStopped => {
+            "have libvirtd listen there: systemctl enable --now libvirtd-tls.socket (or libvirtd-tcp.socket)"
+        }
+        _ => "see docs/TROUBLESHOOTING.md, No connection, and on the host: journalctl -u libvirtd",
+    }
+}
+
+/// A daemon whose messages are translated is understood by libvirt's numbers only. None where it speaks English.
+pub fn language(libvirt: &Connection) -> Option<Finding> {
+    let what = "language";
+    match libvirt.speaks_english() {
+        Ok(true) => None,
+        Ok(false) => Some(
+            Finding::warning(
+                what,
+                "libvirtd's messages are translated: the CPI goes by libvirt's error numbers, but some advice and some \
+                 short waits depend on English messages",
+            )
+            .cured_by(
+                "on the host: systemctl edit libvirtd, add the lines [Service] and Environment=LC_ALL=C.UTF-8, then \
+                 systemctl restart libvirtd",
+            ),
+        ),
+        Err(error) => Some(Finding::failed(what, "", &error)),
     }
 }
 
@@ -93,7 +112,7 @@ pub fn domain_type(libvirt: &Connection, config: &Config, findings: &mut Vec<Fin
     let offered = match libvirt.best_domain_type() {
         Ok(offered) => offered == DomainType::Kvm,
         Err(error) => {
-            findings.push(Finding::wrong(what, error.message));
+            findings.push(Finding::failed(what, "", &error));
             false
         }
     };

@@ -48,11 +48,22 @@ pub fn lock_file(config: &Throttle) -> Finding {
     match throttle::probe(&config.path) {
         Ok(None) => Finding::ok(what, format!("{path} can be locked")),
         Ok(Some(holder)) => Finding::ok(what, format!("{path} can be opened; {holder}")),
-        Err(error) => Finding::wrong(what, error.message).cured_by(format!(
-            "make its directory, writable for the CPI's user, or set throttle.path: mkdir -p {}",
-            config.path.parent().unwrap_or(Path::new("/")).display()
-        )),
+        Err(error) => Finding::wrong(what, error.message).cured_by(lock_file_cure(&config.path)),
     }
+}
+
+fn lock_file_cure(path: &Path) -> String {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    if directory.is_dir() {
+        return format!(
+            "ls -l {}; remove it if nothing else uses it, let the CPI's user open it, or set throttle.path",
+            path.display()
+        );
+    }
+    format!(
+        "make its directory, writable for the CPI's user, or set throttle.path: mkdir -p {}",
+        directory.display()
+    )
 }
 
 /// libvirt's client library, which `make build` takes from the system.

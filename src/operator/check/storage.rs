@@ -54,7 +54,7 @@ fn look(
             .cured_by(format!("virsh pool-start {name}; virsh pool-autostart {name}")));
     }
     if for_stemcells && let Err(error) = pool.require_files() {
-        return Ok(Finding::wrong(what, error.message)
+        return Ok(Finding::failed(what, "", &error)
             .cured_by("set settings.stemcell_pool_name to a pool of type dir, fs or netfs"));
     }
     let free = format!(
@@ -78,9 +78,9 @@ fn look(
                 &info.target
             };
             return Ok(
-                Finding::wrong(what, format!("{free}; cannot be written to: {}", error.message)).cured_by(
-                    format!("on the host: df -h {target}; ls -ld {target}; virsh pool-refresh {name}"),
-                ),
+                Finding::failed(what, &format!("{free}; cannot be written to: "), &error).cured_by(format!(
+                    "on the host: df -h {target}; ls -ld {target}; virsh pool-refresh {name}"
+                )),
             );
         }
     }
@@ -118,7 +118,7 @@ pub fn console_directory(libvirt: &Connection, settings: &Settings) -> Option<Fi
         match libvirt.read_file(&Path::new(directory).join("cpi-check"), 0) {
             Ok(_) => Finding::ok(what, directory.clone()),
             Err(error) => {
-                Finding::wrong(what, error.message).cured_by(format!("on the host: mkdir -p {directory}"))
+                Finding::failed(what, "", &error).cured_by(format!("on the host: mkdir -p {directory}"))
             }
         },
     )

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use super::{Leftover, Target, directories};
+use super::uses::Uses;
+use super::{Leftover, Target, directories, networks};
 use crate::cid::{Cid, names_disk};
 use crate::cli::Prune;
 use crate::libvirt::Connection;
@@ -11,11 +12,12 @@ use crate::measures::span;
 use crate::network;
 use crate::operator::host::{FoundDomain, FoundVolume, Host};
 use crate::operator::probe::Probe;
-use crate::operator::things;
-use crate::operator::volume_name::VolumeName;
+use crate::operator::views;
 use crate::rpc::{Error, Result};
 use crate::stemcell;
-use crate::vm::{self, SETTINGS};
+use crate::vm;
+use crate::volume_name::SETTINGS;
+use crate::volume_name::VolumeName;
 
 /// Kinds of pools that no other host sees.
 const LOCAL: &[&str] = &["dir", "fs", "logical", "disk", "zfs"];
@@ -27,13 +29,15 @@ pub fn find(libvirt: &Connection, wanted: &Prune) -> Result<Vec<Leftover>> {
     let entries = network::entries_of_vms(libvirt)?;
     let host = Host::look(libvirt)?;
     let judge = Judge::new(libvirt, wanted, &host)?;
-    let mut found = of_vms(&host, &judge);
-    found.extend(half_vms(&host, &judge));
-    found.extend(half_made(&host, &judge));
+    let uses = Uses::look(libvirt, &host)?;
+    let mut found = of_vms(&host, &uses, &judge);
+    found.extend(half_vms(&host, &uses, &judge));
+    found.extend(half_made(&host, &uses, &judge));
     found.extend(records(libvirt, &host, &judge)?);
     found.extend(deletions(&host, &judge));
-    found.extend(probes(&host, &judge));
+    found.extend(probes(&host, &uses, &judge));
     found.extend(dhcp_entries(&host, &entries, &judge));
+    found.extend(networks::find(libvirt)?);
     found.extend(directories::find(wanted.older_than));
     let places = &wanted.places;
     found.retain(|leftover| places.is_empty() || places.contains(&leftover.place));
@@ -124,17 +128,8 @@ fn leftover(kind: &'static str, found: &FoundVolume, spared: Option<String>, tar
     }
 }
 
-/// Why a volume that is in use stays.
-fn spared_for_use(host: &Host, found: &FoundVolume) -> Option<String> {
-    if let Some(user) = host.users(&found.volume.name).next() {
-        return Some(format!("{user} uses it"));
-    }
-    let overlay = host.overlays_on(&found.details.path).next()?;
-    Some(format!("{} is based on it", overlay.volume.name))
-}
-
 /// Volumes of VMs that have no domain. Those of one VM go or stay together.
-fn of_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
+fn of_vms(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
     let mut of_vms: BTreeMap<&str, Vec<&FoundVolume>> = BTreeMap::new();
     for found in &host.volumes {
         if let VolumeName::OfVm(vm, _) = &found.name
@@ -150,13 +145,13 @@ fn of_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
             .filter_map(|found| found.details.state.modified)
             .max();
         let is_of_it = |name: &VolumeName| matches!(name, VolumeName::OfVm(of, _) if of == vm);
-        let unreadable = host.unreadable.iter().any(is_of_it);
+        let unreadable = host.unreadable.iter().any(|other| is_of_it(&other.name));
         let unreadable = unreadable.then(|| "a volume of this VM cannot be read".to_owned());
         let spared = unreadable.or_else(|| {
             volumes.iter().find_map(|found| {
                 let pool = &found.volume.pool;
                 let spared = judge.spares(pool, written_at);
-                spared_for_use(host, found)
+                uses.of(host, found)
                     .or(spared)
                     .or_else(|| judge.spares_shared(pool))
             })
@@ -174,7 +169,7 @@ fn of_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
 
 /// VMs that a mark says were never completed, each with its volumes. A guest may write to its disks; its settings were
 /// written before it was made, and by nobody since.
-fn half_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
+fn half_vms(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
     let is_half = |domain: &&FoundDomain| domain.is_ours() && vm::half_made::is_marked(&domain.xml);
     host.domains
         .iter()
@@ -185,7 +180,6 @@ fn half_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
             let settings = host.volumes_of_vm(vm).find(is_settings);
             let written_at = settings.and_then(|found| found.details.state.modified);
             let place = settings.map_or("", |found| &found.volume.pool);
-            let disk = domain.volumes.iter().find(|volume| names_disk(volume));
             Leftover {
                 kind: "half VM",
                 name: vm.clone(),
@@ -195,9 +189,7 @@ fn half_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
                     .map(|found| found.details.state.allocation)
                     .sum(),
                 written_at,
-                spared: disk
-                    .map(|disk| format!("{disk} is attached to it"))
-                    .or_else(|| judge.spares(place, written_at)),
+                spared: half_vm_in_use(host, uses, domain).or_else(|| judge.spares(place, written_at)),
                 deleted: false,
                 target: Target::HalfVm { vm: vm.clone() },
             }
@@ -205,11 +197,23 @@ fn half_vms(host: &Host, judge: &Judge) -> Vec<Leftover> {
         .collect()
 }
 
+/// Why a VM that was never completed stays with its volumes.
+pub fn half_vm_in_use(host: &Host, uses: &Uses, domain: &FoundDomain) -> Option<String> {
+    if let Some(disk) = domain.volumes.iter().find(|volume| names_disk(volume)) {
+        return Some(format!("{disk} is attached to it"));
+    }
+    let in_use = |found| {
+        let why = uses.of_others(host, found, Some(&domain.name))?;
+        Some(format!("{}: {why}", found.volume.name))
+    };
+    host.volumes_of_vm(&domain.name).find_map(in_use)
+}
+
 /// Stemcells and snapshots that a mark says were never completed: the thing, its record, and the mark last.
-fn half_made(host: &Host, judge: &Judge) -> Vec<Leftover> {
+fn half_made(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
     let mut leftovers = Vec::new();
     for mark in &host.volumes {
-        let VolumeName::Partial(of) = &mark.name else {
+        let VolumeName::Incomplete(of) = &mark.name else {
             continue;
         };
         let record = VolumeName::Record(of.clone());
@@ -225,7 +229,7 @@ fn half_made(host: &Host, judge: &Judge) -> Vec<Leftover> {
         let all = || parts.iter().copied().chain([mark]);
         // Each part has to be known to be old.
         let spared = all().find_map(|part| {
-            spared_for_use(host, part)
+            uses.of(host, part)
                 .or_else(|| judge.spares(&part.volume.pool, part.details.state.modified))
         });
         for part in all() {
@@ -246,10 +250,10 @@ fn half_made(host: &Host, judge: &Judge) -> Vec<Leftover> {
 /// Records of disks, snapshots and stemcells that are gone. Nobody knows what is in a pool that is not active, and a
 /// light stemcell is nothing but its record.
 fn records(libvirt: &Connection, host: &Host, judge: &Judge) -> Result<Vec<Leftover>> {
-    let inactive = libvirt.inactive_pools()?;
-    let spared_for_pools = inactive
+    let spared_for_pools = host
+        .hidden
         .first()
-        .map(|pool| format!("its disk may be in pool {pool}, which is inactive"));
+        .map(|pool| format!("its disk may be there: {}", pool.with_remedy()));
     let mut leftovers = Vec::new();
     for found in &host.volumes {
         let VolumeName::Record(of) = &found.name else {
@@ -272,8 +276,8 @@ fn records(libvirt: &Connection, host: &Host, judge: &Judge) -> Result<Vec<Lefto
 /// Whether there is nothing that the record of this cid could be about.
 fn is_orphan(host: &Host, of: &str) -> bool {
     let is_there = host.volumes.iter().any(|other| other.volume.name == of)
-        || host.unreadable.iter().any(|other| other.is_thing(of));
-    !is_there && !host.has(&VolumeName::Partial(of.to_owned())) && host.users(of).next().is_none()
+        || host.unreadable.iter().any(|other| other.name.is_thing(of));
+    !is_there && !host.has(&VolumeName::Incomplete(of.to_owned())) && host.users(of).next().is_none()
 }
 
 /// What says of disks that they are being deleted. A call that was killed left it; the disk, if it is still there, stays.
@@ -306,16 +310,17 @@ fn is_light_stemcell(libvirt: &Connection, pool: &str, of: &str) -> Result<bool>
 }
 
 /// Volumes that `cpi check` and `cpi prune` themselves were killed with.
-fn probes(host: &Host, judge: &Judge) -> Vec<Leftover> {
+fn probes(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
     let probes = host
         .volumes
         .iter()
-        .filter(|found| found.name == VolumeName::Probe);
+        .filter(|found| matches!(found.name, VolumeName::Probe(_)));
     probes
         .map(|found| {
             let pool = found.volume.pool.clone();
-            let spared =
-                spared_for_use(host, found).or_else(|| judge.spares(&pool, found.details.state.modified));
+            let spared = uses
+                .of(host, found)
+                .or_else(|| judge.spares(&pool, found.details.state.modified));
             leftover("probe", found, spared, Target::Volume { pool })
         })
         .collect()
@@ -326,7 +331,7 @@ fn dhcp_entries(host: &Host, entries: &[network::EntryOfVm], judge: &Judge) -> V
     let macs: BTreeSet<String> = host
         .domains
         .iter()
-        .flat_map(|domain| things::interfaces(&domain.xml))
+        .flat_map(|domain| views::interfaces(&domain.xml))
         .filter_map(|nic| nic.child("mac")?.attribute("address"))
         .map(str::to_lowercase)
         .collect();

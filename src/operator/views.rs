@@ -1,21 +1,26 @@
 //! Stemcells, VMs, disks, snapshots and networks as `list` and `show` present them.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::host::{FoundDomain, FoundVolume, Host};
-use super::volume_name::VolumeName;
+use super::host::{FoundDomain, FoundVolume, HiddenPool, Host};
 use crate::cid::Cid;
-use crate::disk::{Record, attached_disk_cids};
-use crate::libvirt::{Connection, Network, Pool, VolumeDetails};
+use crate::disk::{Record, disk_cids_in, disks as disk_elements};
+use crate::libvirt::{Connection, DomainStatus, Network, VolumeDetails};
 use crate::logging;
 use crate::network::Subnet;
 use crate::rpc::{ErrorType, Result};
 use crate::stemcell;
+use crate::vm::half_made;
+use crate::volume_name::VolumeName;
 use crate::xml::element::Element;
 use crate::xml::metadata::{VM_NAMESPACE, disk_namespace, of_domain};
+
+/// What is being made, or was when its call was killed.
+pub const INCOMPLETE: &str = "incomplete";
 
 #[derive(Debug, Serialize)]
 pub struct Stemcell {
@@ -23,7 +28,7 @@ pub struct Stemcell {
     /// Name and version, as far as they are known.
     pub name: String,
     /// The operator's volume that a light stemcell stands for.
-    pub light: Option<stemcell::VolumeName>,
+    pub light: Option<stemcell::NamedVolume>,
     pub pool: String,
     pub format: Option<&'static str>,
     /// Bytes taken from the pool.
@@ -46,7 +51,10 @@ pub struct Vm {
     pub cid: String,
     #[serde(flatten)]
     pub owner: Owner,
-    pub state: &'static str,
+    #[serde(flatten)]
+    pub status: DomainStatus,
+    /// What an operator should know beside the state.
+    pub notes: Vec<String>,
     /// Bytes of its own volumes: boot, ephemeral, settings.
     #[serde(rename = "real_bytes")]
     pub allocation: u64,
@@ -66,14 +74,17 @@ pub struct Disk {
     pub cid: String,
     #[serde(flatten)]
     pub owner: Owner,
-    pub pool: String,
+    /// None, like all that libvirt tells of a volume, where only a VM tells of the disk.
+    pub pool: Option<String>,
     pub format: Option<&'static str>,
     #[serde(rename = "real_bytes")]
-    pub allocation: u64,
+    pub allocation: Option<u64>,
     #[serde(rename = "virtual_bytes")]
-    pub capacity: u64,
+    pub capacity: Option<u64>,
     pub attached_to: Vec<String>,
     pub partial: bool,
+    /// What an operator should know.
+    pub notes: Vec<String>,
     #[serde(serialize_with = "rfc_3339")]
     pub written_at: Option<SystemTime>,
 }
@@ -202,12 +213,12 @@ fn stemcell(
         allocation: state.as_ref().map_or(0, |state| state.allocation),
         capacity: state.as_ref().map_or(0, |state| state.capacity),
         vms: host.overlays_on(&path).filter_map(vm).collect(),
-        partial: host.has(&VolumeName::Partial(cid.to_owned())),
+        partial: host.has(&VolumeName::Incomplete(cid.to_owned())),
         created_at: found.details.state.modified,
     })
 }
 
-fn operators_volume(libvirt: &Connection, name: &stemcell::VolumeName) -> Result<Option<VolumeDetails>> {
+fn operators_volume(libvirt: &Connection, name: &stemcell::NamedVolume) -> Result<Option<VolumeDetails>> {
     let Some(pool) = libvirt.find_pool(&name.pool)? else {
         return Ok(None);
     };
@@ -230,11 +241,12 @@ pub fn vm(host: &Host, domain: &FoundDomain) -> Vm {
     Vm {
         cid: domain.name.clone(),
         owner: Owner::of(&of_domain(&domain.xml, VM_NAMESPACE)),
-        state: domain.state,
+        notes: vm_notes(host, domain),
+        status: domain.status.clone(),
         allocation: sum(|found| found.details.state.allocation),
         capacity: sum(|found| found.details.state.capacity),
         stemcell: stemcell.map(|found| found.volume.name.clone()),
-        disks: attached_disk_cids(&domain.xml),
+        disks: disk_cids_in(&domain.xml),
         created_at: volumes
             .iter()
             .filter_map(|found| found.details.state.modified)
@@ -242,50 +254,128 @@ pub fn vm(host: &Host, domain: &FoundDomain) -> Vm {
     }
 }
 
-/// Persistent disks, or snapshots.
-pub fn disks(
-    libvirt: &Connection,
-    records: Option<&Pool>,
-    host: &Host,
-    snapshots: bool,
-) -> Result<Vec<Disk>> {
-    let mut disks = Vec::new();
-    for found in &host.volumes {
-        let wanted = match &found.name {
-            VolumeName::Disk(_) => !snapshots,
-            VolumeName::Snapshot(_) => snapshots,
-            _ => false,
-        };
-        if wanted {
-            disks.push(disk(libvirt, records, host, found)?);
-        }
+fn vm_notes(host: &Host, domain: &FoundDomain) -> Vec<String> {
+    let mut notes = Vec::new();
+    if domain.status.transient {
+        notes.push("transient: gone when it stops".to_owned());
     }
-    Ok(disks)
+    notes.extend(domain.status.job.map(str::to_owned));
+    if half_made::is_marked(&domain.xml) {
+        notes.push(INCOMPLETE.to_owned());
+    }
+    notes.extend(
+        domain
+            .unreadable
+            .iter()
+            .map(|e| format!("its saved state cannot be read: {e}")),
+    );
+    for disk in disk_elements(&domain.xml) {
+        notes.extend(block_job(disk));
+    }
+    let sources = disk_elements(&domain.xml).filter_map(|disk| disk.child("source"));
+    let hidden = sources.filter_map(|source| host.hidden.iter().find(|pool| pool.holds(source)));
+    notes.extend(hidden.map(ToString::to_string));
+    let disks = disk_cids_in(&domain.xml);
+    let missing = disks.iter().filter(|cid| host.disk_volume(cid).is_none());
+    let known = missing.filter(|cid| hidden_pool_of(host, cid).is_none());
+    notes.extend(known.map(|cid| format!("the volume of {cid} is missing")));
+    let mut seen = BTreeSet::new();
+    notes.retain(|note| seen.insert(note.clone()));
+    notes
 }
 
-fn disk(libvirt: &Connection, records: Option<&Pool>, host: &Host, found: &FoundVolume) -> Result<Disk> {
-    let cid = found.volume.name.clone();
-    let attached_to: Vec<String> = host.users(&cid).map(str::to_owned).collect();
+/// `block copy of vdc`: data is about to be elsewhere.
+fn block_job(disk: &Element) -> Option<String> {
+    let mirror = disk.child("mirror")?;
+    let target = disk.child("target")?.attribute("dev")?;
+    let job = match mirror.attribute("job") {
+        Some("active-commit") => "block commit",
+        _ => "block copy",
+    };
+    let ready = match mirror.attribute("ready") {
+        Some("yes") => ", ready to pivot",
+        _ => "",
+    };
+    Some(format!("{job} of {target}{ready}"))
+}
+
+/// Persistent disks, or snapshots: their volumes, and those of which only a VM tells.
+pub fn disks(libvirt: &Connection, host: &Host, snapshots: bool) -> Result<Vec<Disk>> {
+    let is_wanted = |cid: &str| Cid::new(cid).is_ok_and(|cid| cid.names_snapshot() == snapshots);
+    let mut cids = BTreeSet::new();
+    for found in &host.volumes {
+        if let VolumeName::Disk(cid) | VolumeName::Snapshot(cid) = &found.name {
+            cids.insert(cid.clone());
+        }
+    }
+    cids.extend(host.domains.iter().flat_map(|domain| disk_cids_in(&domain.xml)));
+    let wanted = cids.iter().filter(|cid| is_wanted(cid));
+    wanted.map(|cid| disk(libvirt, host, cid)).collect()
+}
+
+pub fn disk(libvirt: &Connection, host: &Host, cid: &str) -> Result<Disk> {
+    let found = host.disk_volume(cid);
+    let hidden = hidden_pool_of(host, cid);
+    let partial = host.has(&VolumeName::Incomplete(cid.to_owned()));
+    let mut notes = Vec::new();
+    if partial {
+        notes.push(INCOMPLETE.to_owned());
+    }
+    if host.has(&VolumeName::Deleting(cid.to_owned())) {
+        notes.push("a delete is in progress or was interrupted".to_owned());
+    }
+    let owner = match disk_metadata(libvirt, host, cid) {
+        Ok(metadata) => Owner::of(&metadata),
+        // The others are worth a list.
+        Err(e) if e.error_type == ErrorType::CloudError => {
+            notes.push(e.message);
+            Owner::default()
+        }
+        Err(e) => return Err(e),
+    };
+    match (found, hidden) {
+        (Some(_), _) => {}
+        (None, Some(pool)) => notes.push(pool.to_string()),
+        (None, None) => notes.push("its volume is missing".to_owned()),
+    }
+    let state = found.map(|found| &found.details.state);
     Ok(Disk {
-        owner: Owner::of(&disk_metadata(libvirt, records, host, &cid)?),
-        pool: found.volume.pool.clone(),
-        format: format_of(found),
-        allocation: found.details.state.allocation,
-        capacity: found.details.state.capacity,
-        attached_to,
-        partial: host.has(&VolumeName::Partial(cid.clone())),
-        written_at: found.details.state.modified,
-        cid,
+        cid: cid.to_owned(),
+        owner,
+        pool: found
+            .map(|found| found.volume.pool.clone())
+            .or_else(|| hidden.map(|pool| pool.name.clone())),
+        format: found.and_then(format_of),
+        allocation: state.map(|state| state.allocation),
+        capacity: state.map(|state| state.capacity),
+        attached_to: host.users(cid).map(str::to_owned).collect(),
+        partial,
+        notes,
+        written_at: state.and_then(|state| state.modified),
     })
 }
 
+/// The pool that a disk's volume is in, where nobody can look into it but a VM names it.
+fn hidden_pool_of<'a>(host: &'a Host, cid: &str) -> Option<&'a HiddenPool> {
+    let mut sources = host
+        .domains
+        .iter()
+        .flat_map(|domain| disk_elements(&domain.xml))
+        .filter_map(|disk| disk.child("source"))
+        .filter(|source| names_volume(source, cid));
+    sources.find_map(|source| host.hidden.iter().find(|pool| pool.holds(source)))
+}
+
+/// Whether a `<source>` is a volume of this name, by whatever it is named.
+fn names_volume(source: &Element, name: &str) -> bool {
+    let place = ["volume", "file", "dev", "name"]
+        .iter()
+        .find_map(|key| source.attribute(key));
+    place.is_some_and(|place| place.rsplit('/').next() == Some(name))
+}
+
 /// What the Director said of a disk. A VM that has it shows it, which is quicker to read than the disk's record.
-fn disk_metadata(
-    libvirt: &Connection,
-    records: Option<&Pool>,
-    host: &Host,
-    cid: &str,
-) -> Result<Map<String, Value>> {
+fn disk_metadata(libvirt: &Connection, host: &Host, cid: &str) -> Result<Map<String, Value>> {
     let namespace = disk_namespace(cid);
     let shown = host.domains.iter().filter(|domain| domain.volumes.contains(cid));
     if let Some(metadata) = shown
@@ -294,15 +384,22 @@ fn disk_metadata(
     {
         return Ok(metadata);
     }
-    match (records, Cid::new(cid)) {
-        (Some(pool), Ok(cid)) if host.has(&VolumeName::Record(cid.to_string())) => {
-            match Record::read(libvirt, pool, &cid) {
-                // Disks come and go while we look.
-                Err(e) if e.error_type == ErrorType::DiskNotFound => Ok(Map::new()),
-                record => Ok(record?.metadata),
-            }
-        }
-        _ => Ok(Map::new()),
+    Ok(disk_record(libvirt, host, cid)?.metadata)
+}
+
+/// The disk's sidecar record, wherever it is; an empty one when there is none.
+///
+/// # Errors
+/// `CloudError` naming a record that cannot be read.
+pub fn disk_record(libvirt: &Connection, host: &Host, cid: &str) -> Result<Record> {
+    let name = VolumeName::Record(cid.to_owned());
+    let Some(found) = host.volumes.iter().find(|found| found.name == name) else {
+        return Ok(Record::default());
+    };
+    match Record::read_from(libvirt, &found.volume) {
+        // Disks come and go while we look.
+        Err(e) if e.error_type == ErrorType::DiskNotFound => Ok(Record::default()),
+        record => record,
     }
 }
 

@@ -1,0 +1,209 @@
+//! Which VMs have a volume: running, defined or saved, ours or not, and through which layer of a disk.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use super::Attachments;
+use super::layers::disks;
+use crate::cid::Cid;
+use crate::libvirt::{Connection, Domain, Volume};
+use crate::rpc::{Error, ErrorType, Result};
+
+/// How many VMs are asked for at once. Libvirtd works on 5 requests of a connection at a time (`max_client_requests`).
+const LOOKS_AT_ONCE: usize = 4;
+
+/// As many VMs are not worth a thread.
+const SMALLEST_SHARE: usize = 16;
+
+/// A VM that has the volume.
+pub struct User {
+    pub domain: Domain,
+    pub attachments: Attachments,
+}
+
+impl User {
+    fn name(&self) -> String {
+        let name = self.domain.name.clone();
+        if self.attachments.saved.is_some() {
+            format!("{name} (saved)")
+        } else {
+            name
+        }
+    }
+}
+
+/// All VMs that have the volume.
+///
+/// # Errors
+/// `CloudError` when libvirt cannot be asked.
+pub fn of(libvirt: &Connection, volume: &str) -> Result<Vec<User>> {
+    of_among(libvirt, libvirt.all_domains()?, volume)
+}
+
+/// As `of`, but only VMs whose names are cids of ours: those that another call may be attaching the disk to.
+///
+/// # Errors
+/// As for `of`.
+pub fn of_ours(libvirt: &Connection, volume: &str) -> Result<Vec<User>> {
+    let mut domains = libvirt.all_domains()?;
+    domains.retain(|domain| Cid::new(&domain.name).is_ok_and(|cid| cid.names_vm()));
+    of_among(libvirt, domains, volume)
+}
+
+/// Refuses a volume that a VM has, or that another volume is an overlay on.
+///
+/// # Errors
+/// `CloudError` naming them, and what ends that.
+pub fn require_none(libvirt: &Connection, volume: &Volume) -> Result<()> {
+    require_only(None, &of(libvirt, &volume.name)?)?;
+    require_no_overlay(libvirt, volume)
+}
+
+/// Refuses a volume that a VM other than this one has.
+///
+/// # Errors
+/// `CloudError` naming the VMs, saved ones as such.
+pub fn require_only(allowed: Option<&Domain>, users: &[User]) -> Result<()> {
+    let others: Vec<String> = users
+        .iter()
+        .filter(|user| allowed.is_none_or(|allowed| user.domain.name != allowed.name))
+        .map(User::name)
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Error::cloud(format!(
+        "it is attached to {} (detach it there first)",
+        others.join(", ")
+    )))
+}
+
+/// Refuses a volume that another one is an overlay on, where no VM tells of that: the newest data is in the overlay, and
+/// is worthless once the volume is written to. Looks at what libvirt knows of active pools.
+///
+/// # Errors
+/// `CloudError` naming the overlay.
+pub fn require_no_overlay(libvirt: &Connection, volume: &Volume) -> Result<()> {
+    let path = volume.path()?;
+    match libvirt.foreign_overlays_on(&path)?.first() {
+        None => Ok(()),
+        Some(overlay) => Err(Error::cloud(format!(
+            "{0} is an overlay on its volume {path} and may have newer data (bring it back: qemu-img commit {0}; then \
+             delete {0} and refresh its pool)",
+            overlay.path()?
+        ))),
+    }
+}
+
+fn of_among(libvirt: &Connection, domains: Vec<Domain>, volume: &str) -> Result<Vec<User>> {
+    let saved = libvirt.saved_domains()?;
+    let search = Search::new(volume, saved);
+    let mut users = search.among(domains)?;
+    users.sort_by(|a, b| a.domain.name.cmp(&b.domain.name));
+    Ok(users)
+}
+
+#[derive(Clone)]
+struct Search {
+    volume: String,
+    /// Texts one of which is in the XML of every domain that has the volume.
+    texts: Vec<String>,
+    /// Names of the domains with a managed save image.
+    saved: BTreeSet<String>,
+}
+
+impl Search {
+    fn new(volume: &str, saved: BTreeSet<String>) -> Self {
+        let serial = Cid::new(volume)
+            .ok()
+            .filter(Cid::names_disk)
+            .map(|cid| cid.disk_serial());
+        let texts: BTreeSet<String> = serial.into_iter().chain([volume.to_owned()]).collect();
+        Self {
+            volume: volume.to_owned(),
+            texts: texts.into_iter().collect(),
+            saved,
+        }
+    }
+
+    /// Where there are many VMs, several are asked for at once: each is a way to the host and back. Once one look has
+    /// failed, the others are not waited for: where a connection is given up with several calls on their way, libvirt's
+    /// client ends one of them and lets the others wait for answers that cannot come.
+    fn among(&self, mut domains: Vec<Domain>) -> Result<Vec<User>> {
+        let share = domains.len().div_ceil(LOOKS_AT_ONCE).max(SMALLEST_SHARE);
+        if domains.len() <= share {
+            return self.in_turn(domains);
+        }
+        let (sender, found) = channel();
+        let mut looks = 0;
+        while !domains.is_empty() {
+            let part = domains.split_off(domains.len().saturating_sub(share));
+            let (sender, search) = (sender.clone(), self.clone());
+            looks += 1;
+            thread::spawn(move || {
+                // Nobody listens any more where another look has failed.
+                let _ = sender.send(search.in_turn(part));
+            });
+        }
+        drop(sender);
+        let outcomes = found.into_iter().collect::<Result<Vec<_>>>()?;
+        assert_eq!(outcomes.len(), looks, "a look at VMs panicked");
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    fn in_turn(&self, domains: Vec<Domain>) -> Result<Vec<User>> {
+        let mut users = Vec::new();
+        for domain in domains {
+            match self.attachments(&domain) {
+                Ok(Some(attachments)) => users.push(User { domain, attachments }),
+                Ok(None) => {}
+                // Somebody else's VM may be deleted while we look.
+                Err(error) if error.error_type == ErrorType::VmNotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(users)
+    }
+
+    /// The VM's disks, if the volume is among them. Hosts have many VMs, and hardly any has the disk: their XML is not
+    /// worth parsing.
+    fn attachments(&self, domain: &Domain) -> Result<Option<Attachments>> {
+        let is_saved = self.saved.contains(&domain.name);
+        if !domain.mentions(&self.texts, is_saved)? {
+            return Ok(None);
+        }
+        let attachments = Attachments::of(domain)?;
+        Ok(attachments.has(&self.volume).then_some(attachments))
+    }
+}
+
+/// A pool, active or not, that a domain's disk is in without saying what that disk is based on: pool name or directory.
+pub fn unread_places(libvirt: &Connection) -> Result<BTreeSet<String>> {
+    let mut places = BTreeSet::new();
+    for domain in libvirt.all_domains()? {
+        let attachments = match Attachments::of(&domain) {
+            Err(e) if e.error_type == ErrorType::VmNotFound => continue,
+            attachments => attachments?,
+        };
+        // A running VM tells its chains.
+        let view = attachments.live.as_ref().or(attachments.persistent.as_ref());
+        for disk in view
+            .into_iter()
+            .flat_map(disks)
+            .filter(|disk| disk.child("backingStore").is_none())
+        {
+            let Some(source) = disk.child("source") else {
+                continue;
+            };
+            let directory = || {
+                source
+                    .attribute("file")?
+                    .rsplit_once('/')
+                    .map(|(directory, _)| directory)
+            };
+            places.extend(source.attribute("pool").or_else(directory).map(str::to_owned));
+        }
+    }
+    Ok(places)
+}
