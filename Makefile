@@ -5,6 +5,7 @@
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Guests boot slowly under emulation and wait a lot, so more tests run than there are CPUs.
 export RUST_TEST_THREADS ?= 4
+VERSIONS ?= bullseye trixie sid
 export CPI_TEST_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/libvirt-bosh-cpi
 
 # What tests choose their samples and bad inputs by: the commit, so that a red run can be repeated.
@@ -18,10 +19,10 @@ ifneq ($(shell id -u),0)
 test_as_root := --config 'target."cfg(all())".runner=["$(CURDIR)/scripts/lib/as-root"]'
 endif
 
-.PHONY: help setup build release demo test reliability fuzz bench coverage lint clean
+.PHONY: help setup build release demo test test-host test-versions reliability fuzz bench coverage lint clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s  %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install packages, start libvirtd, build the test stemcell, fetch crates; quick when done
 	@scripts/setup
@@ -42,6 +43,14 @@ test: setup ## Run all tests, those on this machine's libvirt too
 	@scripts/bare-root
 	@echo "test: CPI_TEST_SEED=$(CPI_TEST_SEED) chooses the samples"
 	@cargo $(test_as_root) test --locked
+
+test-host: setup ## Boot a Debian 12 and a Debian 13, install them as docs/INSTALL.md says, and run the CPI against them
+	@scripts/setup test-host
+	@cargo $(test_as_root) test --locked --test host -- --nocapture --test-threads 1
+
+test-versions: setup ## Run the contract once on the libvirt of Debian 11, 13 and sid, in root directories made once (VERSIONS: others)
+	@scripts/other-libvirt $(VERSIONS)
+	@CPI_TEST_VERSIONS=own,$$(echo $(VERSIONS) | tr ' ' ',') cargo $(test_as_root) test --locked --test libvirt -- --nocapture versions::
 
 reliability: setup ## Hurt the CPI at every call to libvirt, boot all formats all ways, load it, soak it: an hour and more
 	@CPI_TEST_FAULTS=all cargo $(test_as_root) test --locked --test libvirt -- faults harm_ disk_races::

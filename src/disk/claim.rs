@@ -114,7 +114,7 @@ pub fn require_unclaimed(libvirt: &Connection, config: &Config, volume: &Volume)
         if marker::exists(&pool, &marker)? {
             return Err(Error::cloud(format!(
                 "a delete or an update of it is in progress or was interrupted (repeat that call; or, to keep the disk: \
-                 virsh vol-delete {marker} {})",
+                 virsh vol-delete {marker} {}, as `cpi prune` does once the marker is old)",
                 pool.name
             )));
         }

@@ -7,13 +7,14 @@ mod layers;
 mod properties;
 mod record;
 mod state;
+pub mod unread_pools;
 pub mod users;
 mod volume;
 
 pub use attachment::Attachments;
 pub use claim::{Claim, require_unclaimed};
 pub use detach::detach_live;
-pub use layers::{disk_cids_in, disks, volumes_of};
+pub use layers::{Layer, cid_of, disk_cids_in, disks, layer_of, name_of, volumes_of};
 pub use properties::{DiskProperties, RunTimeOptions};
 pub use record::Record;
 pub use state::{format, require_unwritten, state};
@@ -68,12 +69,26 @@ pub fn path(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<String> 
 /// # Errors
 /// `DiskNotFound`.
 pub fn get(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<Volume> {
-    find(libvirt, config, cid)?.ok_or_else(|| {
-        Error::new(
-            ErrorType::DiskNotFound,
-            format!("disk {cid} does not exist in any active pool of {}", libvirt.uri),
-        )
-    })
+    if let Some(volume) = find(libvirt, config, cid)? {
+        return Ok(volume);
+    }
+    let inactive: Vec<String> = libvirt
+        .inactive_pools()?
+        .into_iter()
+        .map(|pool| pool.name)
+        .collect();
+    let hint = if inactive.is_empty() {
+        String::new()
+    } else {
+        format!(" (inactive pools: {})", inactive.join(", "))
+    };
+    Err(Error::new(
+        ErrorType::DiskNotFound,
+        format!(
+            "disk {cid} does not exist in any active pool of {}{hint}",
+            libvirt.uri
+        ),
+    ))
 }
 
 /// What the agent finds the disk by, whatever order the guest numbers its disks in.

@@ -5,7 +5,6 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use super::Attachments;
-use super::layers::disks;
 use crate::cid::Cid;
 use crate::libvirt::{Connection, Domain, Volume};
 use crate::rpc::{Error, ErrorType, Result};
@@ -176,34 +175,4 @@ impl Search {
         let attachments = Attachments::of(domain)?;
         Ok(attachments.has(&self.volume).then_some(attachments))
     }
-}
-
-/// A pool, active or not, that a domain's disk is in without saying what that disk is based on: pool name or directory.
-pub fn unread_places(libvirt: &Connection) -> Result<BTreeSet<String>> {
-    let mut places = BTreeSet::new();
-    for domain in libvirt.all_domains()? {
-        let attachments = match Attachments::of(&domain) {
-            Err(e) if e.error_type == ErrorType::VmNotFound => continue,
-            attachments => attachments?,
-        };
-        // A running VM tells its chains.
-        let view = attachments.live.as_ref().or(attachments.persistent.as_ref());
-        for disk in view
-            .into_iter()
-            .flat_map(disks)
-            .filter(|disk| disk.child("backingStore").is_none())
-        {
-            let Some(source) = disk.child("source") else {
-                continue;
-            };
-            let directory = || {
-                source
-                    .attribute("file")?
-                    .rsplit_once('/')
-                    .map(|(directory, _)| directory)
-            };
-            places.extend(source.attribute("pool").or_else(directory).map(str::to_owned));
-        }
-    }
-    Ok(places)
 }

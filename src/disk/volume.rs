@@ -1,7 +1,7 @@
 //! Making, growing and deleting the volume of a persistent disk.
 
 use super::claim::{Claim, release};
-use super::{DiskProperties, Record, find, state, users};
+use super::{DiskProperties, Record, find, state, unread_pools, users};
 use crate::cid::Cid;
 use crate::config::Config;
 use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
@@ -173,6 +173,7 @@ pub fn delete<'a>(
     if libvirt.pool(&volume.pool)?.refresh_if_idle()?.is_some() {
         users::require_no_overlay(libvirt, volume).map_err(|e| e.during(doing()))?;
     }
+    unread_pools::require_none(libvirt, config).map_err(|e| e.during(doing()))?;
     delete_claimed(libvirt, config, cid, volume)?;
     claim.disarm();
     Ok(())

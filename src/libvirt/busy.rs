@@ -9,7 +9,7 @@ use virt::error::Error as LibvirtError;
 use crate::interrupt;
 use crate::rpc::Cause;
 
-use super::errors::{cause, means_other_job};
+use super::errors::{cause, means_other_job, means_pool_at_work};
 
 /// How long a call waits for other jobs on the same pool or VM.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,6 +30,11 @@ pub(super) fn when_free<T>(
     call: impl FnMut() -> Result<T, LibvirtError>,
 ) -> Result<T, LibvirtError> {
     repeat_while(call, |e| cause(e) == Cause::Busy && is_active())
+}
+
+/// Makes the libvirt call for a pool, again while volumes are copied into it, for 60 s at most.
+pub(super) fn when_pool_is_idle<T>(call: impl FnMut() -> Result<T, LibvirtError>) -> Result<T, LibvirtError> {
+    repeat_while(call, means_pool_at_work)
 }
 
 fn repeat_while<T>(

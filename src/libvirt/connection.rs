@@ -242,11 +242,7 @@ impl Connection {
 
     /// KVM where the host offers it, else QEMU's emulation.
     pub fn best_domain_type(&self) -> Result<DomainType> {
-        let text = self
-            .connect
-            .capabilities()
-            .map_err(|e| Error::from(e).during("reading the host's capabilities"))?;
-        let capabilities = parse("capabilities", &text)?;
+        let capabilities = self.capabilities()?;
         let offers_kvm = capabilities
             .children_named("guest")
             .filter_map(|guest| guest.child("arch"))
@@ -257,6 +253,14 @@ impl Connection {
         } else {
             DomainType::Qemu
         })
+    }
+
+    pub(super) fn capabilities(&self) -> Result<Element> {
+        let text = self
+            .connect
+            .capabilities()
+            .map_err(|e| Error::from(e).during("reading the host's capabilities"))?;
+        parse("capabilities", &text)
     }
 
     /// The most virtual CPUs that a VM of this type can have.

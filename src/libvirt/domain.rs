@@ -103,10 +103,28 @@ impl Domain {
         }
     }
 
-    /// Boots the VM; on a fresh host only after libvirt has created its directory for dnsmasq.
+    /// Boots a VM that has just been defined.
     pub fn start(&self) -> Result<()> {
+        self.start_by(|| self.domain.create().map(drop))
+    }
+
+    /// Boots a VM that does not run. A state that libvirt has saved of it (`virsh managedsave`) is discarded: the disks
+    /// may have changed since.
+    pub fn boot(&self) -> Result<()> {
+        // Drivers without saved states say so.
+        if self.has_saved_state().unwrap_or(false) {
+            log::warn!(
+                "VM {}: discarding the state that libvirt has saved (managed save); the VM boots",
+                self.name
+            );
+        }
+        self.start_by(|| self.domain.create_with_flags(sys::VIR_DOMAIN_START_FORCE_BOOT))
+    }
+
+    /// On a fresh host only after libvirt has created its directory for dnsmasq.
+    fn start_by(&self, create: impl Fn() -> std::result::Result<(), LibvirtError>) -> Result<()> {
         interrupt::check()?;
-        let Err(error) = self.domain.create() else {
+        let Err(error) = create() else {
             return Ok(());
         };
         if dnsmasq_directory::missing(&error).is_none() {
@@ -114,7 +132,7 @@ impl Domain {
         }
         dnsmasq_directory::create(&self.domain.connect().map_err(|e| self.failed("starting", e))?);
         interrupt::check()?;
-        let Err(error) = self.domain.create() else {
+        let Err(error) = create() else {
             return Ok(());
         };
         let advice = dnsmasq_directory::missing(&error).map(|directory| {
@@ -186,22 +204,6 @@ impl Domain {
             self.domain.resume().map_err(|e| self.failed("resuming", e))?;
         }
         Ok(true)
-    }
-
-    /// Boots a VM that does not run. A state that libvirt has saved of it (`virsh managedsave`) is discarded: the disks
-    /// may have changed since.
-    pub fn boot(&self) -> Result<()> {
-        interrupt::check()?;
-        // Drivers without saved states say so.
-        if self.domain.has_managed_save(0).unwrap_or(false) {
-            log::warn!(
-                "VM {}: discarding the state that libvirt has saved (managed save); the VM boots",
-                self.name
-            );
-        }
-        self.domain
-            .create_with_flags(sys::VIR_DOMAIN_START_FORCE_BOOT)
-            .map_err(|e| self.failed("starting", e))
     }
 
     /// The running VM's description, or that of the next start when it does not run.
@@ -328,7 +330,14 @@ impl Domain {
             || self.is_active().unwrap_or(false),
             || ffi::backup_begin(&self.domain, &text, sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL),
         )
-        .map_err(|e| self.failed("copying a disk of", e))
+        .map_err(|e| {
+            let error = self.failed("copying a disk of", e.clone());
+            if is(&e, ErrorNumber::OperationUnsupported) {
+                error.with_type(ErrorType::NotSupported)
+            } else {
+                error
+            }
+        })
         .and_then(|()| self.wait_for_backup().inspect_err(|_| self.end_backup()))
         .map_err(|error| {
             if interrupt::check().is_err() {
@@ -357,11 +366,19 @@ impl Domain {
 
     fn wait_for_backup(&self) -> Result<()> {
         let failed = |e| self.failed("copying a disk of", e);
+        // While libvirt gives the VM rights to the copy or takes them away, it answers nothing about the job. Where it
+        // reloads an AppArmor profile for that on a busy host, it may be longer than it lets calls wait.
+        let job = |flags| {
+            when_no_other_job(
+                || self.is_active().unwrap_or(false),
+                || ffi::job(&self.domain, flags),
+            )
+        };
         // Nearly empty disks are copied in some milliseconds.
         let mut pause = Duration::from_millis(2);
         let mut progress = None;
         loop {
-            let job = ffi::job(&self.domain, 0).map_err(failed)?;
+            let job = job(0).map_err(failed)?;
             if job.kind == sys::VIR_DOMAIN_JOB_NONE {
                 break;
             }
@@ -373,7 +390,7 @@ impl Domain {
             pause = (pause * 3 / 2).min(Duration::from_millis(250));
         }
         drop(progress);
-        let job = ffi::job(&self.domain, sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(failed)?;
+        let job = job(sys::VIR_DOMAIN_JOB_STATS_COMPLETED).map_err(failed)?;
         if job.kind == sys::VIR_DOMAIN_JOB_COMPLETED {
             return Ok(());
         }

@@ -133,6 +133,13 @@ pub(super) fn is_pool_conflict(error: &LibvirtError) -> bool {
     Said::of(error).is(ErrorNumber::OperationFailed, ErrorDomain::Storage)
 }
 
+/// Whether a pool cannot be stopped or read anew while volumes are copied into it.
+pub(super) fn means_pool_at_work(error: &LibvirtError) -> bool {
+    let said = Said::of(error);
+    said.is(ErrorNumber::InternalError, ErrorDomain::Storage)
+        && (said.has("asynchronous jobs running") || !said.is_english())
+}
+
 /// Whether the VM has a job already of which there can be one only. Of a VM that does not run, libvirt in another
 /// language seems to say the same.
 pub(super) fn means_other_job(error: &LibvirtError) -> bool {
@@ -181,6 +188,10 @@ fn cause_of(said: &Said<'_>) -> Cause {
             } else {
                 Cause::Other
             }
+        }
+        // Of a domain that names a volume by its pool.
+        Some(ErrorNumber::ConfigUnsupported) if said.has("storage pool '") && said.has("is not active") => {
+            Cause::Stopped
         }
         Some(ErrorNumber::InternalError) => cause_of_internal(said),
         Some(ErrorNumber::SystemError) if said.domain == Some(ErrorDomain::Rpc) => Cause::Lost,

@@ -7,7 +7,7 @@ use virt::error::ErrorNumber;
 use virt::sys;
 
 use super::connection::parse;
-use super::errors::{is, says_in_english_that_there_is_no_domain};
+use super::errors::is;
 use super::ffi;
 use super::{Connection, Domain, Network, Pool, Volume, VolumeState};
 use crate::interrupt;
@@ -287,24 +287,16 @@ impl Connection {
         Ok(targets)
     }
 
-    /// Versions of libvirtd and of its QEMU, as libvirt counts: 9001002 is 9.1.2.
-    pub fn versions(&self) -> Result<(u32, u32)> {
-        let failed = |e| Error::from(e).during("asking for versions");
-        Ok((
-            self.connect.lib_version().map_err(failed)?,
-            self.connect.hyp_version().map_err(failed)?,
-        ))
-    }
-
-    /// Whether the host's daemon speaks English; what it says of a domain that does not exist shows it. Its messages are
-    /// not understood else, as far as libvirt has no number for what they say.
-    pub fn speaks_english(&self) -> Result<bool> {
-        let nobody = uuid::Uuid::new_v4().to_string();
-        match self.connect.lookup_domain_by_name(&nobody) {
-            Err(e) if is(&e, ErrorNumber::NoDomain) => Ok(says_in_english_that_there_is_no_domain(&e)),
-            Err(e) => Err(Error::from(e).during("looking up a VM that does not exist")),
-            Ok(_) => Ok(true),
-        }
+    /// What libvirt confines VMs with: `apparmor`, `selinux`, `dac`.
+    pub fn security_models(&self) -> Result<Vec<String>> {
+        let capabilities = self.capabilities()?;
+        let host = capabilities.child("host");
+        Ok(host
+            .into_iter()
+            .flat_map(|host| host.children_named("secmodel"))
+            .filter_map(|model| model.child("model"))
+            .map(Element::text)
+            .collect())
     }
 
     /// What guests of this type (`kvm`, `qemu`) can have here.

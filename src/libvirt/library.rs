@@ -7,6 +7,8 @@ use std::process::Command;
 use serde_json::Value;
 use virt::connect::Connect;
 
+use super::versions::version;
+
 /// Before this version a wait for a reply that another thread ends leaves its watch behind, which then writes to memory
 /// that is in use for something else (CVE-2024-4418). As libvirt counts versions.
 const SAFE_SINCE: u32 = 10_004_000;
@@ -52,13 +54,7 @@ impl Library {
 
     /// As people write it: 11.3.0.
     pub fn version(&self) -> String {
-        let Self { version, .. } = self;
-        format!(
-            "{}.{}.{}",
-            version / 1_000_000,
-            version / 1000 % 1000,
-            version % 1000
-        )
+        version(self.version)
     }
 
     /// Whether this version can crash calls. A distribution may have backported the fix, which no version tells.

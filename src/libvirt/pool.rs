@@ -15,14 +15,10 @@ use super::copying::watched;
 use super::errors::{cause, is};
 use super::{Connection, Volume, rbd};
 use crate::interrupt;
-use crate::logging;
 use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::xml::disk::DiskSource;
 use crate::xml::element::Element;
 use crate::xml::volume::{VolumeFormat, VolumeSpec, allocate_fully, for_raw_blocks, plain};
-
-/// What uploads leave of a pool's room, bytes: file systems keep account of blocks in blocks.
-const KEPT_FREE: u64 = 1024 * 1024;
 
 /// What a pool's volumes are, as far as it makes a difference here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,31 +159,6 @@ impl Pool {
         ))
     }
 
-    /// Has libvirt read the pool anew: what others have put there is known only then. Waits for other jobs on the pool.
-    ///
-    /// # Errors
-    /// `CloudError`, retryable where another job goes on for longer than a call waits.
-    pub fn refresh(&self) -> Result<()> {
-        let _step = logging::step(format!("refreshing pool {}", self.name));
-        when_free(|| self.is_active(), || self.pool.refresh(0)).map_err(|e| self.refresh_failed(e))
-    }
-
-    /// As `refresh`, but at once: None while another job works in the pool.
-    ///
-    /// # Errors
-    /// As for `refresh`.
-    pub fn refresh_if_idle(&self) -> Result<Option<()>> {
-        match self.pool.refresh(0) {
-            Ok(()) => Ok(Some(())),
-            Err(e) if cause(&e) == Cause::Busy => Ok(None),
-            Err(e) => Err(self.refresh_failed(e)),
-        }
-    }
-
-    fn refresh_failed(&self, e: virt::error::Error) -> Error {
-        Error::from(e).during(format!("refreshing pool {}", self.name))
-    }
-
     /// Whether libvirt can change the size of the pool's volumes.
     pub fn resizes(&self) -> Result<bool> {
         Ok(!matches!(
@@ -319,20 +290,6 @@ impl Pool {
             ))
         })?;
         Ok(self.own(volume, name))
-    }
-
-    /// Bytes that may still be written to the pool, by what its storage says now: what libvirt remembers is as old as its
-    /// last look.
-    pub fn room(&self) -> Result<u64> {
-        // While something is copied into the pool, libvirt does not look. What it remembers must do then.
-        if let Err(e) = self.pool.refresh(0) {
-            log::debug!("pool {} is not read anew: {}", self.name, e.message());
-        }
-        let info = self
-            .pool
-            .info()
-            .map_err(|e| Error::from(e).during(format!("reading the free space of pool {}", self.name)))?;
-        Ok(info.available.saturating_sub(KEPT_FREE))
     }
 
     /// Bytes of the whole pool, whatever is used of them.

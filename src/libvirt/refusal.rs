@@ -125,7 +125,7 @@ const REASONS: &[(&[&[&str]], &str)] = &[
     ),
     (
         &[&["nc: not found"], &["nc: command not found"]],
-        "the host has neither virt-ssh-helper nor nc; install libvirt 6.8 or later there",
+        "the host has neither virt-ssh-helper nor nc; install libvirt-daemon-common or netcat-openbsd there",
     ),
 ];
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::cid::Cid;
-use crate::disk::users;
+use crate::disk::{unread_pools, users};
 use crate::libvirt::{Connection, Volume};
 use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::sidecar::marker;
@@ -65,37 +65,8 @@ fn delete_volume(libvirt: &Connection, cpi: &Cpi, cid: &Cid, volume: &Volume) ->
             based.join(", ")
         )));
     }
-    require_readable_pools(libvirt, cpi)?;
+    unread_pools::require_none(libvirt, &cpi.config)?;
     volume.delete()?;
     undo.disarm();
     marker::remove(&pool, &marker).map(drop)
-}
-
-/// Refuses where a pool that overlays can be in is inactive: one that the settings name, that libvirt should have started,
-/// or that the disk of a VM is in which does not tell what it is based on.
-///
-/// # Errors
-/// `CloudError` naming the pool.
-fn require_readable_pools(libvirt: &Connection, cpi: &Cpi) -> Result<()> {
-    let inactive = libvirt.inactive_pools_of_files()?;
-    if inactive.is_empty() {
-        return Ok(());
-    }
-    let settings = &cpi.config.settings;
-    let places = users::unread_places(libvirt)?;
-    for pool in inactive {
-        let matters = pool.autostart
-            || pool.name == settings.storage_pool_name
-            || pool.name == settings.stemcell_pool()
-            || places.contains(&pool.name)
-            || places.contains(&pool.target);
-        if matters {
-            return Err(Error::cloud(format!(
-                "pool {0} is inactive, and a VM's disk in it may be based on the stemcell (virsh pool-start {0}, or virsh \
-                 pool-undefine {0})",
-                pool.name
-            )));
-        }
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use crate::cid::Cid;
 use crate::disk::{self, Attachments, Claim, Record, users};
 use crate::libvirt::{Connection, Domain, PoolKind, Volume, VolumeState};
 use crate::logging;
-use crate::rpc::{Arguments, Result};
+use crate::rpc::{Arguments, Error, Result};
 use crate::sidecar::marker;
 use crate::undo::Undo;
 use crate::xml::backup;
@@ -73,6 +73,7 @@ fn copy(cpi: &Cpi, disk_cid: &Cid, volume: &Volume, record: &Record, snapshot_ci
     }
     for user in &users {
         if let Some(live) = user.attachments.live_disk(&volume.name) {
+            libvirt.require_live_copies()?;
             let target = pool.create_volume(&plain(&spec), spec.name)?;
             back_up(&user.domain, &user.attachments, live, kind, &target, &state)?;
             return Ok(target);
@@ -83,7 +84,8 @@ fn copy(cpi: &Cpi, disk_cid: &Cid, volume: &Volume, record: &Record, snapshot_ci
         return copy_unwritten(libvirt, volume, record, &spec, &state);
     }
     let libvirt_for_undo = || cpi.libvirt_for_undo();
-    let claim = Claim::on(libvirt, disk_cid, volume, &libvirt_for_undo)?;
+    // Nobody had it a moment ago.
+    let claim = Claim::on(libvirt, disk_cid, volume, &libvirt_for_undo).map_err(Error::retryable)?;
     let snapshot = copy_unwritten(libvirt, volume, record, &spec, &state)?;
     claim.require_held()?;
     Ok(snapshot)

@@ -2,6 +2,7 @@
 //! cures it.
 
 mod clock;
+mod confinement;
 mod guest;
 mod host;
 mod local;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::host::{FoundDomain, FoundVolume, HiddenPool, Host};
 use crate::cid::Cid;
-use crate::disk::{Record, disk_cids_in, disks as disk_elements};
+use crate::disk::{Layer, Record, cid_of, disk_cids_in, disks as disk_elements, layer_of, name_of};
 use crate::libvirt::{Connection, DomainStatus, Network, VolumeDetails};
 use crate::logging;
 use crate::network::Subnet;
@@ -271,6 +271,11 @@ fn vm_notes(host: &Host, domain: &FoundDomain) -> Vec<String> {
     );
     for disk in disk_elements(&domain.xml) {
         notes.extend(block_job(disk));
+        let own = host
+            .volumes_of_vm(&domain.name)
+            .map(|found| found.volume.name.clone());
+        let volumes = own.chain(cid_of(disk));
+        notes.extend(volumes.filter_map(|volume| data_elsewhere(domain, disk, &volume)));
     }
     let sources = disk_elements(&domain.xml).filter_map(|disk| disk.child("source"));
     let hidden = sources.filter_map(|source| host.hidden.iter().find(|pool| pool.holds(source)));
@@ -282,6 +287,27 @@ fn vm_notes(host: &Host, domain: &FoundDomain) -> Vec<String> {
     let mut seen = BTreeSet::new();
     notes.retain(|note| seen.insert(note.clone()));
     notes
+}
+
+/// Where the newest data of the volume is, if it is not in the volume: in an overlay of a backup tool, say.
+fn data_elsewhere(domain: &FoundDomain, disk: &Element, volume: &str) -> Option<String> {
+    let target = disk.child("target")?.attribute("dev")?;
+    let vm = &domain.name;
+    match layer_of(disk, volume)? {
+        Layer::Top => None,
+        Layer::Below(file) => {
+            let start = if domain.status.active {
+                String::new()
+            } else {
+                format!("virsh start {vm}; ")
+            };
+            Some(format!(
+                "the newest data of {volume} is in the overlay {file} ({start}virsh blockcommit {vm} {target} --active \
+                 --wait --pivot)"
+            ))
+        }
+        Layer::Elsewhere(file) => Some(format!("the data of {volume} is in {file}, not in its volume")),
+    }
 }
 
 /// `block copy of vdc`: data is about to be elsewhere.
@@ -324,6 +350,10 @@ pub fn disk(libvirt: &Connection, host: &Host, cid: &str) -> Result<Disk> {
     if host.has(&VolumeName::Deleting(cid.to_owned())) {
         notes.push("a delete is in progress or was interrupted".to_owned());
     }
+    for domain in &host.domains {
+        let attached = disk_elements(&domain.xml).filter(|disk| cid_of(disk).as_deref() == Some(cid));
+        notes.extend(attached.filter_map(|disk| data_elsewhere(domain, disk, cid)));
+    }
     let owner = match disk_metadata(libvirt, host, cid) {
         Ok(metadata) => Owner::of(&metadata),
         // The others are worth a list.
@@ -361,17 +391,9 @@ fn hidden_pool_of<'a>(host: &'a Host, cid: &str) -> Option<&'a HiddenPool> {
         .domains
         .iter()
         .flat_map(|domain| disk_elements(&domain.xml))
-        .filter_map(|disk| disk.child("source"))
-        .filter(|source| names_volume(source, cid));
+        .filter(|disk| name_of(disk) == Some(cid))
+        .filter_map(|disk| disk.child("source"));
     sources.find_map(|source| host.hidden.iter().find(|pool| pool.holds(source)))
-}
-
-/// Whether a `<source>` is a volume of this name, by whatever it is named.
-fn names_volume(source: &Element, name: &str) -> bool {
-    let place = ["volume", "file", "dev", "name"]
-        .iter()
-        .find_map(|key| source.attribute(key));
-    place.is_some_and(|place| place.rsplit('/').next() == Some(name))
 }
 
 /// What the Director said of a disk. A VM that has it shows it, which is quicker to read than the disk's record.

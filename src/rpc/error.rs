@@ -141,13 +141,6 @@ impl Error {
         self
     }
 
-    /// Marks the error as one that lasts until the operator does something.
-    #[must_use]
-    pub fn not_retryable(mut self) -> Self {
-        self.ok_to_retry = false;
-        self
-    }
-
     /// Puts what was being done in front: `attaching disk… to vm-…: <what happened>`.
     #[must_use]
     pub fn during(mut self, what: impl Display) -> Self {

@@ -61,13 +61,17 @@ pub fn xml(
         DomainType::Auto if template.is_none() => libvirt.best_domain_type()?,
         other => other,
     };
+    let mut platform = platform(vm, needs, config, template.is_some());
+    if platform.firmware == Some(Firmware::Efi) {
+        platform.efi_loader = libvirt.efi_loader(platform.machine)?;
+    }
     let spec = DomainSpec {
         name: vm.cid.as_str(),
         uuid: &vm.uuid.to_string(),
         memory: vm.properties.memory,
         cpus: vm.properties.cpu,
         domain_type,
-        platform: platform(vm, needs, config, template.is_some()),
+        platform,
         console_log_dir: &settings.console_log_dir,
         disks: disk_elements(needs, config, libvirt, disks)?,
         interfaces: interface_elements(vm, config)?,
@@ -153,6 +157,7 @@ fn platform<'a>(vm: &'a NewVm, needs: &Needs, config: &'a Config, has_template: 
     Platform {
         machine,
         firmware,
+        efi_loader: None,
         cpu_mode: properties.cpu_mode.as_deref().unwrap_or(&settings.cpu_mode),
         hugepages: properties.hugepages,
         graphics: settings.graphics,

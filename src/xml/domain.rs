@@ -237,6 +237,7 @@ mod tests {
         Platform {
             machine,
             firmware: Some(Firmware::Bios),
+            efi_loader: None,
             cpu_mode: "",
             hugepages: None,
             graphics: Graphics::None,

@@ -19,6 +19,8 @@ pub struct Platform<'a> {
     /// `pc`, `q35` or any other that the host knows; or empty.
     pub machine: &'a str,
     pub firmware: Option<Firmware>,
+    /// The host's file for EFI, where libvirt cannot be told to choose one without secure boot.
+    pub efi_loader: Option<String>,
     /// A mode, or a model's name; or empty.
     pub cpu_mode: &'a str,
     pub hugepages: Option<HugePages>,
@@ -33,7 +35,7 @@ impl Platform<'_> {
             os.child_or_new("type").set_attribute("machine", self.machine);
         }
         match self.firmware {
-            Some(Firmware::Efi) => by_efi(os),
+            Some(Firmware::Efi) => by_efi(os, self.efi_loader.as_deref()),
             Some(Firmware::Bios) => by_bios(os),
             None => {}
         }
@@ -65,8 +67,17 @@ impl Platform<'_> {
 
 /// Libvirt chooses the file among those that the host has, and not one that insists on signed systems. A template that
 /// names its file already has what was asked for.
-fn by_efi(os: &mut Element) {
+fn by_efi(os: &mut Element, loader: Option<&str>) {
     if os.attribute("firmware") == Some("efi") || os.child("loader").is_some() {
+        return;
+    }
+    if let Some(file) = loader {
+        os.push(
+            Element::new("loader")
+                .with_attribute("readonly", "yes")
+                .with_attribute("type", "pflash")
+                .with_text(file),
+        );
         return;
     }
     os.set_attribute("firmware", "efi");
@@ -119,6 +130,7 @@ mod tests {
     const NOTHING: Platform<'static> = Platform {
         machine: "",
         firmware: None,
+        efi_loader: None,
         cpu_mode: "",
         hugepages: None,
         graphics: Graphics::None,
@@ -138,6 +150,7 @@ mod tests {
         let everything = Platform {
             machine: "q35",
             firmware: Some(Firmware::Efi),
+            efi_loader: None,
             cpu_mode: "EPYC",
             hugepages: Some(HugePages::OfSize(1024)),
             graphics: Graphics::Vnc,
@@ -149,6 +162,19 @@ mod tests {
              <memoryBacking><locked/><hugepages><page size='1024' unit='MiB'/></hugepages></memoryBacking>\
              <devices><graphics type='vnc' autoport='yes' listen='127.0.0.1'/></devices>\
              <cpu mode='custom' match='exact'><model fallback='allow'>EPYC</model></cpu></domain>"
+        );
+    }
+
+    #[test]
+    fn an_old_libvirt_is_told_the_file_for_efi() {
+        let efi = Platform {
+            firmware: Some(Firmware::Efi),
+            efi_loader: Some("/ovmf.fd".to_owned()),
+            ..NOTHING
+        };
+        assert_eq!(
+            on(efi, "<domain><os><type>hvm</type></os></domain>"),
+            "<domain><os><type>hvm</type><loader readonly='yes' type='pflash'>/ovmf.fd</loader></os></domain>"
         );
     }
 

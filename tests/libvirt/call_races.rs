@@ -8,13 +8,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::disk_races::Bench;
+use crate::lvm_host::{LvmHost, POOL};
 use crate::points;
-use crate::rpc_proxy::{At, Fault};
+use crate::rpc_proxy::{At, Fault, RpcProxy};
 use crate::sandbox::{Sandbox, call_cpi, run, try_virsh, virsh, wait_for};
 use crate::tiny_guest;
 
-/// `make test` takes every fifth message, `CPI_TEST_FAULTS=all` each.
-const STEP: usize = 5;
+/// `make test` takes every seventh message, `CPI_TEST_FAULTS=all` each.
+const STEP: usize = 7;
 
 /// `virStorageVolCreateXML` in libvirt's remote protocol.
 const CREATE_VOLUME: u32 = 93;
@@ -473,4 +474,145 @@ fn reboot_vm_and_delete_vm() {
 #[test]
 fn set_vm_metadata_and_delete_vm() {
     delete_vm_and("set_vm_metadata", |vm, _| json!([vm, {"job": "db", "index": 0}]));
+}
+
+/// Blocks do not tell when they were written.
+#[test]
+fn update_disk_out_of_blocks_and_what_a_vm_writes_meanwhile() {
+    let lvm = LvmHost::new();
+    let directory = lvm.host.directory().to_owned();
+    let proxy = RpcProxy::to(&lvm.host.socket(), &directory.join("proxy-sock"));
+    let config = |name: &str, socket: &Path| {
+        let path = directory.join(name);
+        let config = json!({
+            "libvirt": {"type": "socket", "socket": socket},
+            "settings": {"domain_type": "qemu"},
+        });
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    };
+    let (direct, through) = (
+        config("direct.json", &lvm.host.socket()),
+        config("through.json", &proxy.socket),
+    );
+    let call = |config: &Path, method: &str, arguments: Value| {
+        let request = json!({"method": method, "arguments": arguments, "api_version": 2}).to_string();
+        call_cpi(config, &directory, &request)
+    };
+    let image = tiny_guest::image(&directory);
+    let stemcell = call(&direct, "create_stemcell", json!([image, {}])).text();
+    let networks = json!({"n": {"type": "dynamic", "cloud_properties": {}}});
+    let arguments = json!(["a", stemcell, {"memory": 32}, networks, [], {}]);
+    let vm = call(&direct, "create_vm", arguments).result()[0]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    lvm.host.virsh(&["destroy", &vm]);
+
+    let step = if points::all_of(1).is_some() { 1 } else { STEP };
+    let mut number = 1;
+    let (mut updated, mut written) = (0, 0);
+    loop {
+        let disk = call(&direct, "create_disk", json!([8, {"storage_pool": POOL}])).text();
+        let marker = directory.join(format!("written-{disk}"));
+        let write = {
+            let (direct, directory, vm, disk, marker) = (
+                direct.clone(),
+                directory.clone(),
+                vm.clone(),
+                disk.clone(),
+                marker.clone(),
+            );
+            let enter = lvm.host.enter();
+            move || {
+                let call = |method: &str| {
+                    let request =
+                        json!({"method": method, "arguments": [vm, disk], "api_version": 2}).to_string();
+                    succeeded(&call_cpi(&direct, &directory, &request).response)
+                };
+                if !call("attach_disk") {
+                    return;
+                }
+                let device = LvmHost::device(&disk);
+                let io = ["qemu-io", "-f", "raw", "-c", "write -P 0x5a 1M 64k", &device];
+                let words: Vec<&str> = enter.iter().map(String::as_str).chain(io).collect();
+                run(words[0], &words[1..]).unwrap();
+                fs::write(marker, "").unwrap();
+                assert!(call("detach_disk"));
+            }
+        };
+        proxy.plan_event(At::Number(number), Fault::Before, write);
+        let answer = call(
+            &through,
+            "update_disk",
+            json!([disk, 8, {"storage_pool": "default"}]),
+        )
+        .response;
+        let (_, happened) = proxy.seen();
+        proxy.plan(None);
+        let what = format!("message {number}: {answer}, written {}", marker.exists());
+        let (now, path) = match answer["result"].as_str() {
+            Some(copy) => (copy.to_owned(), lvm.host.pool().join(copy).display().to_string()),
+            None => (disk.clone(), LvmHost::device(&disk)),
+        };
+        let pattern = if marker.exists() { "0x5a" } else { "0" };
+        let read = format!("read -P {pattern} 1M 64k");
+        let said = lvm
+            .host
+            .inside(&["qemu-io", "-r", "-f", "raw", "-c", &read, &path]);
+        assert!(said.is_ok(), "{what}: {said:?}");
+        (updated, written) = (
+            updated + usize::from(succeeded(&answer)),
+            written + usize::from(marker.exists()),
+        );
+        call(&direct, "delete_disk", json!([now])).result();
+        assert_eq!(lvm.volumes(), [""; 0], "{what}");
+        if !happened {
+            break;
+        }
+        number += step;
+    }
+    assert!(updated > 0 && written > 0, "{updated} updated, {written} written");
+}
+
+/// Never is there a VM whose backing file is gone, nor a stemcell that was said to be deleted.
+#[test]
+fn create_vm_and_delete_stemcell() {
+    let bench = Bench::new();
+    let sandbox = &bench.sandbox;
+    let image = sandbox.image_without_system();
+    let current = std::cell::RefCell::new(String::new());
+    let (mut created, mut deleted) = (0, 0);
+    meet(
+        &bench,
+        || {
+            let upload = ("create_stemcell", json!([image, {}]));
+            let stemcell = directly(&bench, &upload)["result"].as_str().unwrap().to_owned();
+            *current.borrow_mut() = stemcell.clone();
+            let create = new_vm_arguments(&bench, &stemcell, 30);
+            (("create_vm", create), ("delete_stemcell", json!([stemcell])))
+        },
+        |answers| {
+            let (what, stemcell) = (&answers.what, current.borrow().clone());
+            let (is_created, is_deleted) = answers.outcomes();
+            (created, deleted) = (
+                created + usize::from(is_created),
+                deleted + usize::from(is_deleted),
+            );
+            assert!(!(is_created && is_deleted), "{what}");
+            assert_eq!(bench.file_of(&stemcell).exists(), !is_deleted, "{what}");
+            if is_created {
+                let vm = answers.one["result"][0].as_str().unwrap();
+                assert_eq!(virsh(&["domstate", vm]).trim(), "running", "{what}");
+                let boot = bench.file_of(&format!("{vm}-boot")).display().to_string();
+                run("qemu-img", &["info", "-U", "--backing-chain", &boot])
+                    .unwrap_or_else(|e| panic!("{what}: {e}"));
+                sandbox.call("delete_vm", json!([vm])).result();
+            }
+            sandbox.call("delete_stemcell", json!([stemcell])).result();
+            require_nothing_of(sandbox, &stemcell, what);
+            require_nothing_of(sandbox, "vm-", what);
+        },
+    );
+    assert!(created > 0 && deleted > 0, "{created} created, {deleted} deleted");
 }

@@ -121,33 +121,17 @@ fn a_vm_starts_with_the_pools_and_the_network_that_are_inactive() {
     assert!(is_listed("pool-list", &stemcells.name) && is_listed("pool-list", &disks.name));
     assert_eq!(sandbox.call("get_disks", json!([vm])).result(), json!([disk]));
 
-    // A domain that names files only, as other versions of the CPI and operators write it.
-    let defined = virsh(&["dumpxml", "--inactive", vm]);
-    let of_files = ["-boot", "-config"].map(|kind| format!("{vm}{kind}"));
-    let mut by_files = defined;
-    for volume in of_files.iter().chain([&disk]) {
-        for pool in [&disks.name, &stemcells.name] {
-            let Ok(path) = try_virsh(&["vol-path", "--pool", pool, volume]) else {
-                continue;
-            };
-            let source = format!("<source pool='{pool}' volume='{volume}'/>");
-            let file = format!("<source file='{}'/>", path.trim());
-            by_files = by_files.replace(&source, &file);
-        }
+    // A domain that names volumes, and nothing of what is below them.
+    let volumes = [
+        (&disks.name, format!("{vm}-boot")),
+        (&stemcells.name, format!("{vm}-config")),
+        (&disks.name, disk.clone()),
+    ];
+    for (pool, volume) in &volumes {
+        name_volume(&sandbox, vm, pool, volume);
     }
-    let base = virsh(&["vol-path", "--pool", &stemcells.name, stemcell.as_str().unwrap()]);
-    let overlay = format!("{vm}-boot'/>");
-    let layer = format!(
-        "{overlay}<backingStore type='file'><format type='raw'/><source file='{}'/></backingStore>",
-        base.trim()
-    );
-    let by_files = by_files
-        .replace("type='volume'", "type='file'")
-        .replacen(&overlay, &layer, 1);
-    assert!(!by_files.contains(" pool='"), "{by_files}");
-    let file = sandbox.directory().join("by-files.xml");
-    fs::write(&file, by_files).unwrap();
-    virsh(&["define", file.to_str().unwrap()]);
+    let defined = virsh(&["dumpxml", "--inactive", vm]);
+    assert!(!defined.contains("<source file="), "{defined}");
 
     stop_everything(&sandbox, vm, &[&stemcells, &disks]);
     sandbox.call("reboot_vm", json!([vm])).result();
@@ -156,6 +140,26 @@ fn a_vm_starts_with_the_pools_and_the_network_that_are_inactive() {
     sandbox.call("delete_vm", json!([vm])).result();
     sandbox.call("delete_disk", json!([disk])).result();
     sandbox.call("delete_stemcell", json!([stemcell])).result();
+}
+
+/// Has the VM's domain name a disk by its pool and volume, as earlier versions of the CPI have made it.
+fn name_volume(sandbox: &Sandbox, vm: &str, pool: &str, volume: &str) {
+    let defined = virsh(&["dumpxml", "--inactive", vm]);
+    let path = virsh(&["vol-path", "--pool", pool, volume]);
+    let by_path = format!("<source file='{}'/>", path.trim());
+    let by_volume = format!("<source pool='{pool}' volume='{volume}'/>");
+    let (before, mut after) = defined.split_once(&by_path).unwrap();
+    let (before, disk) = before.rsplit_once("<disk type='file'").unwrap();
+    if after.trim_start().starts_with("<backingStore type=") {
+        after = after.split_once("</backingStore>").unwrap().1;
+    }
+    let file = sandbox.directory().join("by-volume.xml");
+    fs::write(
+        &file,
+        format!("{before}<disk type='volume'{disk}{by_volume}{after}"),
+    )
+    .unwrap();
+    virsh(&["define", file.to_str().unwrap()]);
 }
 
 #[test]
@@ -180,6 +184,10 @@ fn what_the_operator_must_do_is_said_and_not_retried() {
     fails_with("virsh pool-start");
     fs::rename(&away, &pool).unwrap();
 
+    // A domain that names files only goes without its pool.
+    virsh(&["pool-start", name]);
+    name_volume(&sandbox, &vm, name, &format!("{vm}-config"));
+    virsh(&["pool-destroy", name]);
     virsh(&["pool-undefine", name]);
     fails_with("virsh pool-define");
     let definition = sandbox.directory().join(format!("pool-dumpxml-{name}.xml"));

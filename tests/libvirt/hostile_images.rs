@@ -239,7 +239,7 @@ fn what_a_guest_writes_into_its_raw_disk_is_never_taken_for_an_image() {
         ] {
             let message = sandbox.call(method, arguments).error("CloudError", false);
             assert!(
-                message.contains("was made raw, but a qcow2 image is in it"),
+                message.contains("no record says qcow2, but it has a qcow2 header"),
                 "{method}: {message}"
             );
         }

@@ -33,7 +33,7 @@ const MOST_CALLS: [(&str, usize); 12] = [
     ("detach_disk", 22),
     ("delete_snapshot", 20),
     ("delete_disk", 19),
-    ("delete_vm", 26),
+    ("delete_vm", 28),
 ];
 
 /// Methods that wait for a copy, or for the guest.

@@ -329,30 +329,53 @@ fn a_user_whom_libvirt_does_not_let_in_is_told_how_to_get_in() {
 }
 
 #[test]
-fn a_kvm_that_qemus_user_cannot_open_is_found_and_the_lack_of_firmware() {
+fn a_kvm_that_qemus_user_cannot_open_is_found_and_the_lack_of_kvm_and_firmware() {
+    let machine_has_kvm = std::path::Path::new("/dev/kvm").exists();
     let host = Host::with(|_, directory| {
         Setup {
         libvirtd: "listen_tls = 0\nauth_tcp = \"none\"\n".to_owned(),
         commands: format!(
-            "cp -a /dev/kvm {0}/kvm; chmod 600 {0}/kvm; chown root:root {0}/kvm; mount --bind {0}/kvm /dev/kvm
+            "if [ -e /dev/kvm ]; then
+               cp -a /dev/kvm {0}/kvm; chmod 600 {0}/kvm; chown root:root {0}/kvm; mount --bind {0}/kvm /dev/kvm
+             fi
              for firmware in /usr/share/qemu/firmware /usr/share/OVMF; do mount -t tmpfs none $firmware; done",
             directory.display()
         ),
     }
     });
-    let config = host.directory().join("cpi.json");
-    let text = json!({"libvirt": host.libvirt(), "settings": {"domain_type": "kvm"}}).to_string();
-    std::fs::write(&config, text).unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cpi"))
-        .args(["check", "--json", "--config", config.to_str().unwrap()])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let found = finding(&report, "capabilities");
-    assert_eq!(found["state"], "wrong", "{report:#}");
-    assert!(found["cure"].as_str().unwrap().contains("/dev/kvm"), "{found}");
-    finds(&report, "ok", "KVM", "offered by libvirt", "");
+    let check = |domain_type: &str| -> (Option<i32>, Value) {
+        let config = host.directory().join("cpi.json");
+        let text = json!({"libvirt": host.libvirt(), "settings": {"domain_type": domain_type}}).to_string();
+        std::fs::write(&config, text).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_cpi"))
+            .args(["check", "--json", "--config", config.to_str().unwrap()])
+            .output()
+            .unwrap();
+        let report = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), report)
+    };
+    let (code, report) = check("kvm");
+    assert_eq!(code, Some(1));
+    let cure = if machine_has_kvm {
+        let found = finding(&report, "capabilities");
+        assert_eq!(found["state"], "wrong", "{report:#}");
+        assert!(found["cure"].as_str().unwrap().contains("/dev/kvm"), "{found}");
+        finds(&report, "ok", "KVM", "offered by libvirt", "");
+        "/dev/kvm"
+    } else {
+        finds(
+            &report,
+            "wrong",
+            "KVM",
+            "libvirt does not offer it",
+            "modprobe kvm_intel",
+        );
+        "on the host"
+    };
+    // So no VM starts either.
+    finds(&report, "wrong", "QEMU", "no VM of type kvm starts", cure);
+    // Without KVM, libvirt tells nothing of the firmware for it.
+    let (_, report) = check("qemu");
     finds(
         &report,
         "warning",
@@ -360,6 +383,4 @@ fn a_kvm_that_qemus_user_cannot_open_is_found_and_the_lack_of_firmware() {
         "BIOS only",
         "apt-get install ovmf",
     );
-    // So no VM starts either.
-    finds(&report, "wrong", "QEMU", "no VM of type kvm starts", "/dev/kvm");
 }

@@ -160,6 +160,80 @@ fn a_vm_that_other_programs_work_on() {
     assert_eq!(vm(&sandbox, &cid), state("running", None, &[]));
 }
 
+/// Of a persistent disk and a boot disk.
+#[test]
+fn a_disk_whose_newest_data_is_in_another_file() {
+    let sandbox = Sandbox::new();
+    let cid = sandbox.vm_without_system(10);
+    let disk = sandbox.call("create_disk", json!([8, {}])).text();
+    sandbox.call("attach_disk", json!([cid, disk])).result();
+    let boot = format!("{cid}-boot");
+    let blocks = virsh(&["domblklist", &cid]);
+    let target_of = |volume: &str| {
+        let line = blocks.lines().find(|line| line.contains(volume)).unwrap();
+        line.split_whitespace().next().unwrap().to_owned()
+    };
+    let pool = sandbox.directory().join("pool");
+    let file = |name: &str| pool.join(name).display().to_string();
+    let both = [(&disk, "of-disk"), (&boot, "of-boot")];
+    let specs = both.map(|(volume, overlay)| format!("{},file={}", target_of(volume), file(overlay)));
+    let mut arguments = vec!["snapshot-create-as", &cid, "s", "--disk-only", "--no-metadata"];
+    for spec in &specs {
+        arguments.extend(["--diskspec", spec]);
+    }
+    let config = format!("{},snapshot=no", target_of(&format!("{cid}-config")));
+    arguments.extend(["--diskspec", &config]);
+    virsh(&arguments);
+
+    let note = |volume: &str, overlay: &str, start: &str| {
+        format!(
+            "the newest data of {volume} is in the overlay {} ({start}virsh blockcommit {cid} {} --active --wait --pivot)",
+            file(overlay),
+            target_of(volume)
+        )
+    };
+    let notes_of = |start: &str| both.map(|(volume, overlay)| note(volume, overlay, start));
+    let sorted = |mut notes: Vec<String>| {
+        notes.sort();
+        notes
+    };
+    let (name, _, notes) = vm(&sandbox, &cid);
+    assert_eq!(
+        (name.as_str(), sorted(notes)),
+        ("running", sorted(notes_of("").to_vec()))
+    );
+    assert_eq!(
+        listed(&sandbox, "disks", &disk)["notes"],
+        json!([note(&disk, "of-disk", "")])
+    );
+    assert!(row(&sandbox, "disks", &disk).contains("is in the overlay"));
+
+    // The remedy, word for word.
+    for (volume, overlay) in both {
+        let note = note(volume, overlay, "");
+        let command = note.split_once("(virsh ").unwrap().1.trim_end_matches(')');
+        virsh(&command.split(' ').collect::<Vec<_>>());
+        fs::remove_file(file(overlay)).unwrap();
+    }
+    assert_eq!(vm(&sandbox, &cid), state("running", None, &[]));
+    assert_eq!(listed(&sandbox, "disks", &disk)["notes"], json!([]));
+
+    let moved = file("moved");
+    virsh(&[
+        "blockcopy",
+        &cid,
+        &target_of(&disk),
+        &moved,
+        "--transient-job",
+        "--wait",
+        "--pivot",
+    ]);
+    let note = format!("the data of {disk} is in {moved}, not in its volume");
+    assert_eq!(vm(&sandbox, &cid), state("running", None, &[&note]));
+    assert_eq!(listed(&sandbox, "vms", &cid)["disks"], json!([disk]));
+    virsh(&["destroy", &cid]);
+}
+
 #[test]
 fn a_guest_that_a_full_pool_stopped() {
     let full = LoopPool::ext4(40);

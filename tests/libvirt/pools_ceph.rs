@@ -78,6 +78,20 @@ fn persistent_disks_live_in_ceph() {
     assert_eq!(file(&disk).trim(), "second");
     ceph.call("detach_disk", json!([vm, disk])).result();
 
+    // A claim that another host has made in Ceph, of which this host's libvirt does not know.
+    let claim = format!("{CEPH_POOL}/{disk}.deleting");
+    ceph.run("rbd", &["create", "--size", "1M", &claim]);
+    let message = ceph
+        .call("attach_disk", json!([vm, disk]))
+        .error("CloudError", false);
+    assert!(
+        message.contains("a delete or an update of it is in progress"),
+        "{message}"
+    );
+    assert_eq!(ceph.call("get_disks", json!([vm])).result(), json!([]));
+    ceph.run("rbd", &["rm", "--no-progress", &claim]);
+    ceph.host.virsh(&["pool-refresh", "ceph"]);
+
     // A copy shares what it has not changed with its origin.
     let message = ceph.call("delete_disk", json!([disk])).error("CloudError", false);
     assert!(message.contains("snapshots taken of it"), "{message}");

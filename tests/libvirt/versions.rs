@@ -12,8 +12,13 @@ use crate::hosts_daemon::{Host, Setup};
 use crate::sandbox::{Answer, cache, call_cpi, run, stemcell_image, wait_for};
 use crate::tiny_guest::{self, UP};
 
-/// Bridges, and a pool without room; networks and pools are the host's.
+/// A bridge, and a pool without room.
 const SET_UP: &str = r#"
+# Libvirt looks for bridges in /sys, among this host's.
+mkdir "$directory/cgroup"
+mount --rbind /sys/fs/cgroup "$directory/cgroup"
+mount -t sysfs sysfs "$root/sys"
+mount --rbind "$directory/cgroup" "$root/sys/fs/cgroup"
 ip link add br-own type bridge
 ip link set br-own up
 mkdir "$directory/console" "$directory/full"
@@ -112,7 +117,8 @@ impl Release {
     fn wait_for_console(&self, vm: &str, text: &str, times: usize) {
         wait_for(
             &format!("{text} on {}, {times} times", self.name),
-            Duration::from_secs(300),
+            // EFI takes its time where it is emulated on a busy machine.
+            Duration::from_secs(900),
             || self.console(vm).matches(text).count() >= times,
         );
     }
@@ -223,14 +229,11 @@ fn snapshots_of_disks_in_use(release: &Release) {
         let snapshot = answer.text();
         release.call("delete_snapshot", json!([snapshot])).result();
     } else {
-        let log = answer.stderr.clone();
         let message = answer.error("NotSupported", false);
         assert!(
             message.contains("libvirt 7.6") && message.contains("QEMU 6.1"),
             "{message}"
         );
-        // Nothing was touched.
-        assert!(!log.contains(".partial"), "{log}");
     }
     assert_eq!(release.host.files(), files);
     release.call("delete_vm", json!([vm])).result();

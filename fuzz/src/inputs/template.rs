@@ -58,6 +58,7 @@ fn render(kind: u8, value: &str, template: &str) -> Result<Element> {
             let platform = Platform {
                 machine: "pc",
                 firmware: Some(Firmware::Efi),
+                efi_loader: None,
                 cpu_mode: "host-model",
                 hugepages: Some(HugePages::OfSize(2)),
                 graphics: Graphics::Vnc,

@@ -159,6 +159,12 @@ fn a_code_of_several_meanings_is_told_apart_where_the_daemon_speaks_english() {
             Cause::Stopped,
         ),
         (
+            N::ConfigUnsupported,
+            D::Domain,
+            "unsupported configuration: storage pool 'p' containing volume 'v' is not active",
+            Cause::Stopped,
+        ),
+        (
             N::OperationInvalid,
             D::Qemu,
             "Requested operation is not valid: domain is not running",

@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::Finding;
+use super::confinement::Model;
 use crate::config::Config;
 use crate::interrupt;
 use crate::libvirt::{Connection, Domain};
@@ -28,11 +29,14 @@ const SWITCH_OFF: [u8; 15] = [
 /// What ends a sector that PCs boot.
 const SIGNATURE: [u8; 2] = [0x55, 0xaa];
 
-/// Firmware and a few instructions take a second, and on a busy host some more. Beyond the first of these KVM is compared
-/// with emulation, beyond the second nothing runs.
+/// Firmware and a few instructions take a second, and on a busy host some more. Beyond this KVM is compared with emulation.
 const SLOW: Duration = Duration::from_secs(3);
-const LONGEST: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Beyond this nothing runs. Emulation on a host that is emulated itself takes half a minute.
+fn longest(domain_type: &str) -> Duration {
+    Duration::from_secs(if domain_type == "kvm" { 30 } else { 180 })
+}
 
 /// How far the VM came.
 enum Ran {
@@ -54,23 +58,30 @@ pub fn boot_disk() -> Vec<u8> {
 /// able to make them.
 pub fn runs(libvirt: &Connection, config: &Config, domain_type: &str, probe: Option<&Probe>) -> Finding {
     let what = "QEMU";
-    let ran = disk(libvirt, probe).and_then(|disk| run(libvirt, config, domain_type, disk));
-    let error = match ran {
+    let run = |domain_type: &str, probe: Option<&Probe>, without: Option<Model>| {
+        run(libvirt, config, domain_type, disk(libvirt, probe)?, without)
+    };
+    let error = match run(domain_type, probe, None) {
         Ok(Ran::SwitchedOff(took)) if domain_type == "kvm" && took > SLOW => {
-            let emulated = disk(libvirt, probe).and_then(|disk| run(libvirt, config, "qemu", disk));
-            return judge_slow_kvm(what, took, &emulated);
+            return judge_slow_kvm(what, took, &run("qemu", probe, None));
         }
         Ok(ran) => return judge(what, domain_type, &ran),
         Err(error) => error,
     };
     // QEMU's own reason gets lost now and then, so what it takes to start tells more.
+    let models = Model::of_host(libvirt).unwrap_or_default();
+    if let Some(model) = models
+        .into_iter()
+        .find(|model| run(domain_type, probe, Some(*model)).is_ok())
+    {
+        return model.finding(what, &error, probe);
+    }
     if let Some(probe) = probe
-        && run(libvirt, config, domain_type, None).is_ok()
+        && run(domain_type, None, None).is_ok()
     {
         let pool = &probe.volume.pool;
         return Finding::failed(what, &format!("cannot use a disk of pool {pool}: "), &error).cured_by(
-            "let QEMU's user into every directory above the pool, on the host: namei -l PATH; chmod o+x DIRECTORY; \
-             with AppArmor or SELinux: journalctl -k --grep=denied",
+            "let QEMU's user into every directory above the pool, on the host: namei -l PATH; chmod o+x DIRECTORY",
         );
     }
     Finding::failed(what, &format!("no VM of type {domain_type} starts: "), &error)
@@ -84,7 +95,7 @@ fn judge(what: &str, domain_type: &str, ran: &Ran) -> Finding {
         Ran::Never => {
             let says = format!(
                 "a VM of type {domain_type} starts, but within {} s its CPU did not come as far as the boot sector",
-                LONGEST.as_secs()
+                longest(domain_type).as_secs()
             );
             Finding::wrong(what, says).cured_by(if domain_type == "kvm" {
                 WITHOUT_KVM
@@ -121,14 +132,24 @@ fn judge_slow_kvm(what: &str, took: Duration, emulated: &Result<Ran>) -> Finding
     }
 }
 
-/// Starts the VM and lets it run, if it has a disk to boot from.
-fn run(libvirt: &Connection, config: &Config, domain_type: &str, disk: Option<Element>) -> Result<Ran> {
+/// Starts the VM and lets it run, if it has a disk to boot from; unconfined by one model of the host's.
+fn run(
+    libvirt: &Connection,
+    config: &Config,
+    domain_type: &str,
+    disk: Option<Element>,
+    without: Option<Model>,
+) -> Result<Ran> {
     let name = format!("cpi-check-{}", uuid::Uuid::new_v4());
     let boots = disk.is_some() && is_pc(libvirt, config, domain_type)?;
     let started = Instant::now();
-    let domain = libvirt.start_passing(&domain(&name, config, domain_type, disk), &name, !boots)?;
+    let mut xml = domain(&name, config, domain_type, disk);
+    if let Some(model) = without {
+        xml.push(model.off());
+    }
+    let domain = libvirt.start_passing(&xml, &name, !boots)?;
     let ran = if boots {
-        wait(&domain, started)
+        wait(&domain, started, longest(domain_type))
     } else {
         Ok(Ran::Started)
     };
@@ -136,8 +157,8 @@ fn run(libvirt: &Connection, config: &Config, domain_type: &str, disk: Option<El
     ran
 }
 
-fn wait(domain: &Domain, started: Instant) -> Result<Ran> {
-    while started.elapsed() < LONGEST {
+fn wait(domain: &Domain, started: Instant, longest: Duration) -> Result<Ran> {
+    while started.elapsed() < longest {
         match domain.is_active() {
             Ok(true) => {}
             Ok(false) => return Ok(Ran::SwitchedOff(started.elapsed())),

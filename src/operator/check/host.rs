@@ -4,14 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::Finding;
 use crate::config::{self, Config, DomainType, Firmware, LibvirtType};
-use crate::libvirt::Connection;
+use crate::libvirt::{Connection, LIVE_COPIES, version};
 use crate::measures::size;
 use crate::rpc::{Cause, Result};
 
-/// What the CPI is made for, as libvirt counts versions.
-const OLDEST_LIBVIRT: u32 = 6_000_000;
-/// Of this QEMU on, a disk in use can be copied as it is at one moment.
-const OLDEST_QEMU: u32 = 4_002_000;
+/// The oldest libvirt that the CPI is tested with, as libvirt counts versions.
+const OLDEST_LIBVIRT: u32 = 7_000_000;
 /// Capabilities that libvirt remembers come in milliseconds; to probe QEMU anew takes more than a second.
 const SLOW: Duration = Duration::from_millis(400);
 
@@ -86,24 +84,17 @@ fn judge_versions(of_libvirt: u32, of_qemu: u32, host_size: &str) -> Finding {
             format!("{says}; libvirt is older than {}", version(OLDEST_LIBVIRT)),
         )
         .cured_by("upgrade the host's libvirt")
-    } else if of_qemu < OLDEST_QEMU {
+    } else if of_libvirt < LIVE_COPIES.0 || of_qemu < LIVE_COPIES.1 {
         let says = format!(
-            "{says}; disks that are in use cannot be copied by a QEMU older than {}",
-            version(OLDEST_QEMU)
+            "{says}; snapshots of disks that running VMs have need libvirt {} and QEMU {}, unless the distribution has added \
+             them to this version",
+            version(LIVE_COPIES.0),
+            version(LIVE_COPIES.1)
         );
-        Finding::warning(what, says).cured_by("upgrade the host's QEMU")
+        Finding::warning(what, says).cured_by("upgrade the host's libvirt and QEMU")
     } else {
         Finding::ok(what, format!("{says}; {host_size}"))
     }
-}
-
-fn version(number: u32) -> String {
-    format!(
-        "{}.{}.{}",
-        number / 1_000_000,
-        number / 1000 % 1000,
-        number % 1000
-    )
 }
 
 /// What guests will run on, by the configuration and what libvirt offers.
@@ -210,12 +201,6 @@ mod tests {
     use crate::operator::check::State;
 
     #[test]
-    fn versions_as_people_write_them() {
-        assert_eq!(version(9_001_002), "9.1.2");
-        assert_eq!(version(10_000_000), "10.0.0");
-    }
-
-    #[test]
     fn kvm_that_is_not_offered_is_told() {
         for (wanted, offered, state, domain_type) in [
             (DomainType::Auto, true, State::Ok, "kvm"),
@@ -234,22 +219,23 @@ mod tests {
     fn what_is_too_old_is_told() {
         for (libvirt, qemu, state, says) in [
             (
-                6_000_000,
-                4_002_000,
+                7_006_000,
+                6_001_000,
                 State::Ok,
-                "libvirt 6.0.0, QEMU 4.2.0; 2 CPUs",
+                "libvirt 7.6.0, QEMU 6.1.0; 2 CPUs",
             ),
             (
-                5_010_000,
+                6_010_000,
                 7_002_000,
                 State::Wrong,
-                "libvirt 5.10.0, QEMU 7.2.0; libvirt is older than 6.0.0",
+                "libvirt 6.10.0, QEMU 7.2.0; libvirt is older than 7.0.0",
             ),
             (
-                9_000_000,
-                4_001_001,
+                7_000_000,
+                5_002_001,
                 State::Warning,
-                "libvirt 9.0.0, QEMU 4.1.1; disks that are in use cannot be copied by a QEMU older than 4.2.0",
+                "libvirt 7.0.0, QEMU 5.2.1; snapshots of disks that running VMs have need libvirt 7.6.0 and QEMU 6.1.0, \
+                 unless the distribution has added them to this version",
             ),
         ] {
             let finding = judge_versions(libvirt, qemu, "2 CPUs");
