@@ -190,7 +190,7 @@ fn a_context_names_a_host_and_nothing_else() {
         fails(
             json!({"type": "ssh", "host": "127.0.0.1", "port": 1, "username": user}),
             "CloudError",
-            "qemu+libssh://",
+            "qemu+ssh://",
         );
     }
     for uri in [
