@@ -46,7 +46,7 @@ test: setup ## Run all tests, those on this machine's libvirt too
 
 test-host: setup ## Boot a Debian 12 and a Debian 13, install them as docs/INSTALL.md says, and run the CPI against them
 	@scripts/setup test-host
-	@cargo $(test_as_root) test --locked --test host -- --nocapture --test-threads 1
+	@cargo $(test_as_root) test --locked --test host -- --nocapture --test-threads 1 $(HOSTS)
 
 test-versions: setup ## Run the contract once on the libvirt of Debian 11, 13 and sid, in root directories made once (VERSIONS: others)
 	@scripts/other-libvirt $(VERSIONS)

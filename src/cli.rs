@@ -25,7 +25,7 @@ const EVERYWHERE: &str = "Options of all commands";
 #[derive(Debug, Parser)]
 #[command(
     name = "cpi",
-    version,
+    disable_version_flag = true,
     max_term_width = 80,
     disable_help_subcommand = true,
     after_help = "Examples:\n  echo '{\"method\":\"info\",\"arguments\":[]}' | cpi --config cpi.json\n  cpi check\n  cpi list --tree"
@@ -40,6 +40,14 @@ pub struct Cli {
     /// and above when none is given
     #[arg(long, value_name = "LEVEL", global = true, help_heading = EVERYWHERE)]
     pub log_level: Option<LogLevel>,
+
+    /// Print the version
+    #[arg(long, short = 'V')]
+    pub version: bool,
+
+    /// With --version: also the versions of libvirt's client library, what is in it, and the SSH client
+    #[arg(long, requires = "version")]
+    pub verbose: bool,
 
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -218,6 +226,9 @@ pub struct Call {
 /// Reads the command line; wrong ones end the process here, with exit code 2.
 pub fn parse() -> Cli {
     let cli = Cli::parse();
+    if cli.version {
+        return cli;
+    }
     if cli.command.is_none() && cli.config.is_none() {
         Cli::command()
             .error(

@@ -32,6 +32,8 @@ use std::sync::Mutex;
 
 use serde_json::Value;
 
+pub use libvirt::become_client_if_asked;
+
 use cli::Cli;
 use config::Config;
 use methods::Cpi;
@@ -41,6 +43,12 @@ use rpc::{Arguments, Error, Request, Response, Result};
 pub fn run(cli: &Cli) -> i32 {
     logging::init();
     match &cli.command {
+        _ if cli.version => {
+            let mut stdout = std::io::stdout().lock();
+            // Nobody is left to tell when stdout is closed.
+            let _ = stdout.write_all(operator::version(cli.verbose).as_bytes());
+            0
+        }
         Some(command) => operator::run(cli, command),
         None => {
             serve(cli);

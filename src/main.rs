@@ -3,6 +3,7 @@
 use std::io::Write;
 
 fn main() {
+    libvirt_bosh_cpi::become_client_if_asked();
     let status = libvirt_bosh_cpi::run(&libvirt_bosh_cpi::cli::parse());
     // Nobody is left to tell when stdout is closed.
     let _ = std::io::stdout().flush();

@@ -13,11 +13,12 @@ const CONSTRUCTORS: [&str; 5] = [
 ];
 
 /// What libvirt, QEMU, the Director and the package's stand-ins for libraries say themselves.
-const OF_OTHERS: [&str; 6] = [
+const OF_OTHERS: [&str; 7] = [
     "Failed to connect socket to '...'",
     "Could not access KVM kernel module: Permission denied",
     "Cannot access storage file ... Permission denied",
     "Could not open ... Permission denied",
+    "cannot unlink file ...: Permission denied",
     "Timed out pinging to ... after 600 seconds",
     "called, but not in this package, which has only what clients of libvirtd need",
 ];

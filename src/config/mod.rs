@@ -76,6 +76,8 @@ pub struct Ssh {
     pub private_key: Secret,
     /// Public keys of the host, one a line. Empty: that user's known hosts.
     pub host_key: String,
+    /// `[USER@]HOST[:PORT]`, several with commas between; or empty.
+    pub jump_host: String,
 }
 
 /// The TLS client certificate: both fields are PEM, or both are empty.

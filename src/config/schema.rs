@@ -125,7 +125,7 @@ pub const KEYS: &[Key] = &[
         "libvirt.username",
         Kind::String,
         r#""""#,
-        "User name, where libvirtd asks for one (SASL), or the login name for `ssh`.",
+        "User name, where libvirtd asks for one (SASL), or the login name for `ssh` (empty: `root`).",
     ),
     key(
         "libvirt.password",
@@ -137,7 +137,7 @@ pub const KEYS: &[Key] = &[
         "libvirt.ssh.private_key",
         Kind::Secret,
         r#""""#,
-        "Private key for `ssh`, without a passphrase. Empty: the agent and keys of the CPI's own user.",
+        "Private key for `ssh`, without a passphrase. Empty: the keys in `~/.ssh` of the CPI's own user.",
     ),
     key(
         "libvirt.ssh.host_key",
@@ -145,6 +145,13 @@ pub const KEYS: &[Key] = &[
         r#""""#,
         "Public keys of the host for `ssh`, one a line, as `ssh-ed25519 AAAA...` or as lines of a known_hosts file. \
          Empty: the known hosts of the CPI's own user.",
+    ),
+    key(
+        "libvirt.ssh.jump_host",
+        Kind::String,
+        r#""""#,
+        "Jump host for `ssh`: `[USER@]HOST[:PORT]`, several separated by commas. Same private key; \
+         its host key is a line of `host_key` that starts with its name. Empty: none.",
     ),
     key(
         "libvirt.connect_timeout",

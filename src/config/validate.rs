@@ -46,6 +46,13 @@ fn connection(config: &Config, mistakes: &mut Mistakes) {
         let message = format!("needed, because libvirt.type is {transport} and libvirt.uri is not set");
         mistakes.add(Layer::Merged, "libvirt.host", &message);
     }
+    if mistakes.none_at(&["libvirt.ssh.jump_host"]) && !is_jump(&libvirt.ssh.jump_host) {
+        let message = format!(
+            "\"{}\" is not [USER@]HOST[:PORT], with commas between several",
+            shorten(&libvirt.ssh.jump_host)
+        );
+        mistakes.add(Layer::Merged, "libvirt.ssh.jump_host", &message);
+    }
     if mistakes.none_at(&["libvirt.type", "libvirt.host", "libvirt.uri"])
         && libvirt.uri.is_empty()
         && !is_host(&libvirt.host)
@@ -60,6 +67,15 @@ fn is_host(text: &str) -> bool {
     let brackets = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
     let host = brackets.unwrap_or(text);
     !host.starts_with('-') && host.chars().all(|c| c.is_alphanumeric() || ".-_:%".contains(c))
+}
+
+/// Whether this can be the value of ssh_config's `ProxyJump` and name hosts only; empty is none.
+fn is_jump(text: &str) -> bool {
+    text.is_empty()
+        || text.split(',').all(|jump| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_:@[]".contains(c);
+            !jump.is_empty() && !jump.starts_with('-') && !jump.contains("@-") && jump.chars().all(allowed)
+        })
 }
 
 fn certificates(config: &Config, mistakes: &mut Mistakes) {

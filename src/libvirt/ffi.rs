@@ -1,4 +1,4 @@
-//! The libvirt calls that the `virt` crate lacks; with `reply_wait`, the only `unsafe` code.
+//! The libvirt calls that the `virt` crate lacks; the only `unsafe` code.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;

@@ -9,7 +9,7 @@ use virt::connect::{Connect, ConnectAuth, ConnectCredential, ConnectCredentialTy
 use virt::error::Error as LibvirtError;
 
 use super::errors::Refusal;
-use super::{event_loop, reply_wait};
+use super::event_loop;
 use crate::config::{Libvirt, Secret};
 use crate::interrupt;
 use crate::rpc::Error;
@@ -33,7 +33,6 @@ static CREDENTIALS: Mutex<Option<(String, Secret)>> = Mutex::new(None);
 /// that stops answering later ends whatever call is made within `keepalive_timeout`.
 pub(super) fn open(config: &Libvirt, uri: &str) -> Result<Connect, NotOpen> {
     event_loop::start();
-    reply_wait::prepare(uri);
     let uri = uri.to_owned();
     *CREDENTIALS.lock().unwrap_or_else(PoisonError::into_inner) =
         Some((config.username.clone(), config.password.clone()));
@@ -45,6 +44,13 @@ pub(super) fn open(config: &Libvirt, uri: &str) -> Result<Connect, NotOpen> {
             let connected = open_with_credentials(&uri).map_err(Refusal::from);
             // Nobody listens any more after the timeout.
             let _ = sender.send(connected);
+            if is_over_ssh(&uri) {
+                // The client ends with the thread that started it (src/libvirt/ssh.rs), and must not do so before the
+                // process does.
+                loop {
+                    thread::park();
+                }
+            }
         })
         .map_err(|e| NotOpen::Refused(Refusal::in_words(e.to_string())))?;
     let timeout = Duration::from_secs(config.connect_timeout);
@@ -67,11 +73,7 @@ pub(super) fn open(config: &Libvirt, uri: &str) -> Result<Connect, NotOpen> {
 
 fn open_with_credentials(uri: &str) -> Result<Connect, LibvirtError> {
     // SSH logs in with keys. What it asks for beyond that only a person could answer, so nobody is there to be asked.
-    if uri
-        .split("://")
-        .next()
-        .is_some_and(|scheme| scheme.contains("ssh"))
-    {
+    if is_over_ssh(uri) {
         return Connect::open(Some(uri));
     }
     // Only what a callback without a person behind it can answer: anything else fails instead of prompting.
@@ -81,6 +83,12 @@ fn open_with_credentials(uri: &str) -> Result<Connect, LibvirtError> {
         ConnectCredentialType::Passphrase,
     ];
     Connect::open_auth(Some(uri), &mut ConnectAuth::new(answered, answer), 0)
+}
+
+fn is_over_ssh(uri: &str) -> bool {
+    uri.split("://")
+        .next()
+        .is_some_and(|scheme| scheme.contains("ssh"))
 }
 
 fn answer(asked: &mut Vec<ConnectCredential>) {

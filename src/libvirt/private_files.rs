@@ -6,18 +6,13 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::uri::known_hosts_name;
+use super::ssh;
 use crate::config::{Libvirt, LibvirtType};
 use crate::interrupt;
 use crate::rpc::{Error, Result};
 
 /// Directories of this name under TMPDIR hold private keys of calls that are just connecting, or were killed.
 pub const PRIVATE_DIRECTORY_PREFIX: &str = "libvirt-bosh-cpi-pki-";
-
-/// The client's private key for SSH, within the directory.
-pub(super) const SSH_KEY: &str = "ssh_key";
-/// The keys that the host may identify itself with for SSH, within the directory.
-pub(super) const SSH_KNOWN_HOSTS: &str = "ssh_known_hosts";
 
 /// A directory that only this user can enter. It goes when the value is dropped, or with the process, however that
 /// ends short of SIGKILL.
@@ -29,6 +24,7 @@ impl PrivateFiles {
     /// # Errors
     /// `CpiError` when TMPDIR takes no files.
     pub fn write(config: &Libvirt) -> Result<Option<Self>> {
+        let over_ssh = config.libvirt_type == LibvirtType::Ssh;
         let files = match config.libvirt_type {
             LibvirtType::Tls => vec![
                 ("cacert.pem", config.server_ca.certificate.clone()),
@@ -36,12 +32,12 @@ impl PrivateFiles {
                 ("clientkey.pem", config.client.private_key.expose().to_owned()),
             ],
             LibvirtType::Ssh => vec![
-                (SSH_KEY, with_final_newline(config.ssh.private_key.expose())),
-                (SSH_KNOWN_HOSTS, known_hosts(config)),
+                (ssh::KEY, with_final_newline(config.ssh.private_key.expose())),
+                (ssh::KNOWN_HOSTS, ssh::known_hosts(config)),
             ],
             LibvirtType::Socket | LibvirtType::Tcp | LibvirtType::Uri => return Ok(None),
         };
-        if !config.uri.is_empty() || files.iter().all(|(_, text)| text.is_empty()) {
+        if !config.uri.is_empty() || !over_ssh && files.iter().all(|(_, text)| text.is_empty()) {
             return Ok(None);
         }
         let failed = |e: std::io::Error| {
@@ -56,10 +52,19 @@ impl PrivateFiles {
                 .tempdir()
         })
         .map_err(failed)?;
-        for (name, text) in files.iter().filter(|(_, text)| !text.is_empty()) {
+        let write = |name: &str, text: &str| {
             let path = directory.path().join(name);
-            fs::write(&path, text).map_err(failed)?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+            fs::write(&path, text)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+        };
+        for (name, text) in files.iter().filter(|(_, text)| !text.is_empty()) {
+            write(name, text).map_err(failed)?;
+        }
+        if over_ssh {
+            ssh::configuration(config, directory.path())
+                .and_then(|text| write(ssh::CONFIGURATION, &text))
+                .and_then(|()| ssh::link(directory.path()))
+                .map_err(failed)?;
         }
         Ok(Some(Self(directory)))
     }
@@ -82,28 +87,6 @@ fn with_final_newline(text: &str) -> String {
         "" => String::new(),
         text => format!("{text}\n"),
     }
-}
-
-/// `libvirt.ssh.host_key` as a known_hosts file: a bare key, as ssh-keyscan's last two columns, gets the host's name.
-fn known_hosts(config: &Libvirt) -> String {
-    let host = known_hosts_name(config);
-    config
-        .ssh
-        .host_key
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| {
-            if ["ssh-", "ecdsa-", "sk-"]
-                .iter()
-                .any(|kind| line.starts_with(kind))
-            {
-                format!("{host} {line}\n")
-            } else {
-                format!("{line}\n")
-            }
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -139,23 +122,5 @@ pub(super) mod tests {
         drop(guard);
         assert!(!path.exists());
         assert!(PrivateFiles::write(&libvirt(json!({}))).unwrap().is_none());
-    }
-
-    #[test]
-    fn bare_host_keys_get_the_name_of_the_host() {
-        for (config, expected) in [
-            (
-                json!({"host": "h", "ssh": {"host_key": "ssh-ed25519 AAAA\n\n# c\nother ssh-rsa BBBB"}}),
-                "h ssh-ed25519 AAAA\nother ssh-rsa BBBB\n",
-            ),
-            (
-                json!({"host": "fd00::1", "port": 2222, "ssh": {"host_key": "ecdsa-sha2-nistp256 AAAA"}}),
-                "[fd00::1]:2222 ecdsa-sha2-nistp256 AAAA\n",
-            ),
-        ] {
-            let mut config = config;
-            config["type"] = json!("ssh");
-            assert_eq!(known_hosts(&libvirt(config)), expected);
-        }
     }
 }

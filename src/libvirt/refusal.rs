@@ -1,6 +1,6 @@
 //! Why no connection came about, in words that say what to mend.
 //!
-//! GnuTLS, libssh and SASL have no numbers that reach the CPI. Their texts are made in this process, which sets no locale,
+//! GnuTLS, OpenSSH and SASL have no numbers that reach the CPI. Their texts are made in this process, which sets no locale,
 //! so they are English. What libvirtd itself refuses a login for has numbers, for daemons that speak another language.
 
 use super::errors::Refusal;
@@ -18,7 +18,7 @@ const USER_REFUSED: &str = "this user may not use libvirtd's socket: put it into
                             polkit lets in; without polkit, set unix_sock_group, unix_sock_rw_perms and auth_unix_rw in \
                             libvirtd.conf";
 
-/// Words of libvirt, GnuTLS, libssh or SASL, one set of which is all in a message, and what that means here. The
+/// Words of libvirt, GnuTLS, OpenSSH or SASL, one set of which is all in a message, and what that means here. The
 /// first that fits counts.
 const REASONS: &[(&[&[&str]], &str)] = &[
     (
@@ -103,23 +103,35 @@ const REASONS: &[(&[&[&str]], &str)] = &[
         USER_REFUSED,
     ),
     (
-        &[&["SSH host key"], &["SSH HOST KEY"], &["session host key"]],
+        &[
+            &["Host key verification failed"],
+            &["host key is known for"],
+            &["REMOTE HOST IDENTIFICATION HAS CHANGED"],
+        ],
         "the host's SSH key is not one of libvirt.ssh.host_key; see `ssh-keyscan` for the keys that it has, and make \
          sure that they are its own",
     ),
     (
-        &[&["private key", "reading"], &["private key", "import"]],
+        &[&["Load key "]],
         "libvirt.ssh.private_key is no private key that can be used without a passphrase",
     ),
     (
-        &[&["SSH", "authenticat"], &["libssh", "authenticat"]],
+        &[&["Permission denied (publickey"]],
         "the host did not accept the key of libvirt.ssh.private_key for the user libvirt.username",
+    ),
+    (
+        &[&["OpenSSH client"]],
+        "the OpenSSH client is not installed here; install the package openssh-client, with `ssh` in PATH",
+    ),
+    (
+        &[&["nc: not found"], &["nc: command not found"]],
+        "the host has neither virt-ssh-helper nor nc; install libvirt-daemon-common or netcat-openbsd there",
     ),
 ];
 
 /// Not ok to retry where the reason is known to stay.
 pub(super) fn explain(config: &Libvirt, refused: &Refusal, warnings: &str) -> Error {
-    let said = &without_secrets(config, &refused.message);
+    let said = &on_one_line(&without_secrets(config, &refused.message));
     let fits = |words: &&[&str]| {
         words
             .iter()
@@ -155,6 +167,13 @@ pub(super) fn timed_out(seconds: u64) -> Error {
         "no answer within {seconds} s (libvirt.connect_timeout); is the host up, and does a firewall let us through?"
     ))
     .retryable()
+}
+
+/// OpenSSH says several lines, some of them a frame of `@`.
+fn on_one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim);
+    let lines: Vec<&str> = lines.filter(|line| !line.trim_matches('@').is_empty()).collect();
+    lines.join(" ")
 }
 
 /// None of these libraries is known to quote a password, but the promise is ours.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::private_files::{SSH_KEY, SSH_KNOWN_HOSTS};
+use super::ssh;
 use crate::config::{Libvirt, LibvirtType};
 
 /// The URI to open: `libvirt.uri` as it is, or one made from the other `libvirt` keys and the directory that their
@@ -23,9 +23,12 @@ pub fn of(config: &Libvirt, private: Option<&Path>) -> String {
         LibvirtType::Tcp => ("tcp", true),
         LibvirtType::Tls => ("tls", true),
         LibvirtType::Ssh => {
-            ssh_parameters(config, private, &mut parameters);
-            // In this process: no ssh program that outlives a call that gave up, and no terminal to ask on.
-            ("libssh", true)
+            if let Some(directory) = private {
+                let program = directory.join(ssh::PROGRAM).display().to_string();
+                parameters.push(("command", program));
+            }
+            parameters.push(("no_tty", "1".to_owned()));
+            ("ssh", true)
         }
     };
     if let (LibvirtType::Tls, Some(directory)) = (config.libvirt_type, private) {
@@ -42,22 +45,6 @@ pub fn of(config: &Libvirt, private: Option<&Path>) -> String {
         format!("?{}", query.join("&"))
     };
     format!("qemu+{transport}://{authority}/system{query}")
-}
-
-fn ssh_parameters(config: &Libvirt, private: Option<&Path>, parameters: &mut Vec<(&str, String)>) {
-    let within = |directory: &Path, name: &str| directory.join(name).display().to_string();
-    if let Some(directory) = private {
-        if !config.ssh.private_key.is_empty() {
-            parameters.push(("keyfile", within(directory, SSH_KEY)));
-            // Otherwise libvirt takes whatever of the user's own needs no answer from a person.
-            parameters.push(("sshauth", "privkey".to_owned()));
-        }
-        if !config.ssh.host_key.is_empty() {
-            parameters.push(("known_hosts", within(directory, SSH_KNOWN_HOSTS)));
-        }
-    }
-    parameters.push(("known_hosts_verify", "normal".to_owned()));
-    parameters.push(("no_tty", "1".to_owned()));
 }
 
 /// The host as a known_hosts file names it.
@@ -130,7 +117,7 @@ mod tests {
             (json!({"type": "tls", "host": "h"}), "qemu+tls://h/system"),
             (
                 json!({"type": "ssh", "host": "h", "username": "me"}),
-                "qemu+libssh://me@h/system?known_hosts_verify=normal&no_tty=1",
+                "qemu+ssh://me@h/system?no_tty=1",
             ),
             (
                 json!({"type": "tcp", "host": "h", "uri": "test:///default"}),

@@ -107,6 +107,7 @@ fn look(config_path: &Path) -> Vec<Finding> {
         return findings;
     };
     findings.push(local::lock_file(&config.throttle));
+    findings.push(local::client_library());
     let (finding, libvirt) = host::connection(&config.libvirt);
     findings.push(finding);
     let Some(libvirt) = libvirt else {

@@ -15,6 +15,7 @@ mod screenshot;
 mod show;
 mod table;
 mod tree;
+mod version;
 mod views;
 
 use std::io::{ErrorKind, Write};
@@ -26,6 +27,8 @@ use crate::config::{Config, LogLevel};
 use crate::progress::terminal_width;
 use crate::rpc::{Error, Result};
 use crate::{even_when_it_panics, logging};
+
+pub use version::text as version;
 
 /// Runs a command. The exit code is 1 when it failed, or found something wrong.
 pub fn run(cli: &Cli, command: &Command) -> i32 {

@@ -97,14 +97,8 @@ fn every_method(cpi: &Cpi<'_>) {
 }
 
 fn a_vm_in_a_network_of_the_cpi(cpi: &Cpi<'_>, stemcell: &str) {
-    let definition = json!({"type": "manual", "range": "10.144.0.0/24", "gateway": "10.144.0.1", "netmask_bits": 24,
-        "cloud_properties": {"mode": "isolated"}});
-    let created = cpi.call("create_network", json!([definition])).result();
-    let network = created[0].as_str().unwrap();
-    let networks = json!({"default": {"type": "manual", "ip": "10.144.0.10", "netmask": "255.255.255.0",
-        "gateway": "10.144.0.1", "dns": [], "default": ["dns", "gateway"], "cloud_properties": created[2]}});
-    let arguments = json!(["agent", stemcell, {"memory": 64, "machine": "pc"}, networks, [], {}]);
-    let vm = cpi.call("create_vm", arguments).result()[0]
+    let (network, properties) = a_network(cpi, "10.144.0");
+    let vm = cpi.vm_at(stemcell, "10.144.0.10", properties, json!({})).result()[0]
         .as_str()
         .unwrap()
         .to_owned();
@@ -112,7 +106,15 @@ fn a_vm_in_a_network_of_the_cpi(cpi: &Cpi<'_>, stemcell: &str) {
     wait_until_up(cpi.host, &vm, 1);
     cpi.call("delete_vm", json!([vm])).result();
     cpi.call("delete_network", json!([network])).result();
-    assert!(!cpi.host.run("virsh -q net-list --all --name").contains(network));
+    assert!(!cpi.host.run("virsh -q net-list --all --name").contains(&network));
+}
+
+/// A network of create_network, and the cloud properties for its VMs.
+pub fn a_network(cpi: &Cpi<'_>, subnet: &str) -> (String, Value) {
+    let definition = json!({"type": "manual", "range": format!("{subnet}.0/24"), "gateway": format!("{subnet}.1"),
+        "netmask_bits": 24, "cloud_properties": {"mode": "isolated"}});
+    let created = cpi.call("create_network", json!([definition])).result();
+    (created[0].as_str().unwrap().to_owned(), created[2].clone())
 }
 
 /// What a stemcell for vSphere gets: its settings on a CD-ROM, and disks on SCSI.

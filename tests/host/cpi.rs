@@ -144,20 +144,26 @@ impl<'a> Cpi<'a> {
             .text()
     }
 
-    /// A small VM with this last byte of its address and these cloud properties.
+    /// A small VM in the network `bosh`, with this last byte of its address and these cloud properties.
     #[track_caller]
     pub fn vm(&self, stemcell: &str, address: u8, cloud_properties: Value) -> String {
+        let ip = format!("192.168.123.{address}");
+        self.vm_at(stemcell, &ip, json!({}), cloud_properties).result()[0]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// The answer of create_vm for a small VM with this address in the network of these cloud properties.
+    pub fn vm_at(&self, stemcell: &str, ip: &str, network: Value, cloud_properties: Value) -> Answer {
         let mut properties = json!({"memory": 64, "machine": "pc", "ephemeral_disk": 8});
         merge(&mut properties, cloud_properties);
-        let networks = json!({"default": {"type": "manual", "ip": format!("192.168.123.{address}"),
-            "netmask": "255.255.255.0", "gateway": "192.168.123.1", "dns": ["192.168.123.1"],
-            "default": ["dns", "gateway"], "cloud_properties": {}}});
-        let result = self
-            .call(
-                "create_vm",
-                json!(["agent", stemcell, properties, networks, [], {}]),
-            )
-            .result();
-        result[0].as_str().unwrap().to_owned()
+        let gateway = format!("{}.1", ip.rsplit_once('.').unwrap().0);
+        let networks = json!({"default": {"type": "manual", "ip": ip, "netmask": "255.255.255.0", "gateway": gateway,
+            "dns": [gateway], "default": ["dns", "gateway"], "cloud_properties": network}});
+        self.call(
+            "create_vm",
+            json!(["agent", stemcell, properties, networks, [], {}]),
+        )
     }
 }

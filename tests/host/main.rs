@@ -25,14 +25,19 @@ use std::time::Instant;
 
 use host::Host;
 
+/// A name, and what is done.
+type Step = (&'static str, fn(&Host));
+
 /// What is shown on each host, in this order: each step builds on the host that the ones before have left.
-const STEPS: [(&str, fn(&Host)); 10] = [
+const STEPS: [Step; 12] = [
     ("install", install::as_documented),
     ("check", install::check_passes),
     ("contract", contract::over_tls),
     ("ssh", contract::over_ssh),
     ("socket", contract::within_the_host),
-    ("pools", pools::of_every_kind),
+    ("directories", pools::in_directories),
+    ("nfs", pools::on_nfs),
+    ("lvm", pools::on_lvm),
     ("vlans", pools::vlans),
     ("refusal", confinement::is_named_by_check),
     ("reboot", reboot::with_running_vms),

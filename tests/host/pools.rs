@@ -15,6 +15,7 @@ virsh -q pool-start blocks";
 
 /// Exports a directory by NFS, and makes a pool that mounts it.
 const NFS: &str = "mkdir -p /srv/exported
+chown libvirt-qemu /srv/exported
 echo '/srv/exported 127.0.0.1(rw,no_root_squash)' >/etc/exports
 systemctl -q restart nfs-server
 virsh -q pool-define-as nfs netfs --source-host 127.0.0.1 --source-path /srv/exported --target /var/lib/libvirt/nfs
@@ -27,30 +28,39 @@ ln -sfn /data/images /var/lib/libvirt/linked
 virsh -q pool-define-as linked dir --target /var/lib/libvirt/linked
 virsh -q pool-start linked";
 
-pub fn of_every_kind(host: &Host) {
+pub fn in_directories(host: &Host) {
     let directory = |name: &str, path: &str| {
-        format!(
+        host.run(&format!(
             "virsh -q pool-define-as {name} dir --target {path}; virsh -q pool-build {name}; virsh -q pool-start {name}"
-        )
+        ));
     };
-    // What the distribution's own tools call the pool of this directory.
-    host.run(&directory("default", "/var/lib/libvirt/images"));
-    host.run(&directory("srv", "/srv/bosh"));
+    directory("default", "/var/lib/libvirt/images");
+    directory("srv", "/srv/bosh");
     host.run(LINKED);
-    host.run(NFS);
-    for pool in ["default", "srv", "linked", "nfs"] {
-        println!("{}: a VM with all that it has in pool {pool}", host.release);
-        let cpi = Cpi::over(host, "tls").with_pool(pool);
-        let stemcell = cpi.stemcell();
-        let vm = cpi.vm(&stemcell, 20, json!({}));
-        with_a_disk(&cpi, &vm, json!({}));
-        cpi.call("delete_vm", json!([vm])).result();
-        cpi.call("delete_stemcell", json!([stemcell])).result();
-        assert_clean(host, pool);
+    for pool in ["default", "srv", "linked"] {
+        everything_in(host, pool);
     }
+}
 
+pub fn on_nfs(host: &Host) {
+    host.run(NFS);
+    everything_in(host, "nfs");
+}
+
+/// A VM with all that it has in this pool.
+fn everything_in(host: &Host, pool: &str) {
+    println!("{}: pool {pool}", host.release);
+    let cpi = Cpi::over(host, "tls").with_pool(pool);
+    let stemcell = cpi.stemcell();
+    let vm = cpi.vm(&stemcell, 20, json!({}));
+    with_a_disk(&cpi, &vm, json!({}));
+    cpi.call("delete_vm", json!([vm])).result();
+    cpi.call("delete_stemcell", json!([stemcell])).result();
+    assert_clean(host, pool);
+}
+
+pub fn on_lvm(host: &Host) {
     host.run(LOGICAL);
-    println!("{}: a VM with its disks in a logical pool", host.release);
     let cpi = Cpi::over(host, "tls");
     let stemcell = cpi.stemcell();
     let vm = cpi.vm(&stemcell, 20, json!({"storage_pool": "blocks"}));
@@ -75,14 +85,7 @@ ip link set trunk up",
     );
     let cpi = Cpi::over(host, "tls");
     let stemcell = cpi.stemcell();
-    let on = |cloud_properties: serde_json::Value| {
-        let networks = json!({"default": {"type": "manual", "ip": "10.145.0.10", "netmask": "255.255.255.0",
-            "gateway": "10.145.0.1", "dns": [], "default": ["dns", "gateway"], "cloud_properties": cloud_properties}});
-        cpi.call(
-            "create_vm",
-            json!(["agent", stemcell, {"memory": 64, "machine": "pc"}, networks, [], {}]),
-        )
-    };
+    let on = |network: serde_json::Value| cpi.vm_at(&stemcell, "10.145.0.10", network, json!({}));
     let delete = |answer: crate::sandbox::Answer| {
         let vm = answer.result()[0].as_str().unwrap().to_owned();
         cpi.call("delete_vm", json!([vm])).result();

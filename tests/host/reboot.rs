@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::contract::assert_clean;
+use crate::contract::{a_network, assert_clean};
 use crate::cpi::Cpi;
 use crate::guest::{boots, wait_until_up};
 use crate::host::Host;
@@ -10,7 +10,14 @@ use crate::host::Host;
 pub fn with_running_vms(host: &Host) {
     let cpi = Cpi::over(host, "tls");
     let stemcell = cpi.stemcell();
-    let vms = [cpi.vm(&stemcell, 30, json!({})), cpi.vm(&stemcell, 31, json!({}))];
+    let (network, properties) = a_network(&cpi, "10.144.1");
+    let elsewhere = cpi
+        .vm_at(&stemcell, "10.144.1.10", properties, json!({}))
+        .result();
+    let vms = [
+        cpi.vm(&stemcell, 30, json!({})),
+        elsewhere[0].as_str().unwrap().to_owned(),
+    ];
     let [running, off] = &vms;
     let disks = [0, 1].map(|_| cpi.call("create_disk", json!([8, {}])).text());
     cpi.call("attach_disk", json!([running, disks[0]])).result();
@@ -29,7 +36,9 @@ pub fn with_running_vms(host: &Host) {
     cpi.call("reboot_vm", json!([running])).result();
     wait_until_up(host, running, 3);
 
-    // As an operator may have it: VMs are suspended to disk, and go on after the reboot.
+    // As an operator may have it: VMs are suspended to disk, and go on after the reboot, but not in a network that is not
+    // marked for autostart.
+    host.run(&format!("virsh -q net-autostart {network} --disable"));
     host.run("echo ON_SHUTDOWN=suspend >>/etc/default/libvirt-guests");
     reboot(host);
     wait_until_runs(host, running);
@@ -37,6 +46,11 @@ pub fn with_running_vms(host: &Host) {
     answers_as_before(&cpi, running, &disks);
     cpi.call("reboot_vm", json!([running])).result();
     wait_until_up(host, running, 4);
+    assert_eq!(host.run(&format!("virsh -q domstate {off}")).trim(), "shut off");
+    assert_eq!(cpi.call("has_vm", json!([off])).result(), true);
+    assert_eq!(cpi.call("get_disks", json!([off])).result(), json!([]));
+    cpi.call("reboot_vm", json!([off])).result();
+    wait_until_up(host, off, 3);
 
     for vm in &vms {
         cpi.call("delete_vm", json!([vm])).result();
@@ -44,6 +58,7 @@ pub fn with_running_vms(host: &Host) {
     for disk in &disks {
         cpi.call("delete_disk", json!([disk])).result();
     }
+    cpi.call("delete_network", json!([network])).result();
     cpi.call("delete_stemcell", json!([stemcell])).result();
     assert_clean(host, "bosh");
 }

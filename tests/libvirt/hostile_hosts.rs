@@ -97,7 +97,15 @@ fn names_are_filled_into_templates_as_they_are() {
         let vm = vm_of(&sandbox);
         fs::write(&xml, virsh(&["dumpxml", &vm, "--inactive"])).unwrap();
         assert_eq!(xpath(&xml, "string(//interface/source/@network)"), named.1);
-        assert_eq!(xpath(&xml, "string(//disk[1]/source/@pool)"), named.1);
+        let boot = sandbox
+            .directory()
+            .join("pool")
+            .join(NAME)
+            .join(format!("{vm}-boot"));
+        assert_eq!(
+            xpath(&xml, "string(//disk[1]/source/@file)"),
+            boot.to_str().unwrap()
+        );
         assert_eq!(xpath(&xml, "count(//disk)"), "3");
         let entries = virsh(&["net-dumpxml", &named.1]);
         assert!(
@@ -182,7 +190,7 @@ fn a_context_names_a_host_and_nothing_else() {
         fails(
             json!({"type": "ssh", "host": "127.0.0.1", "port": 1, "username": user}),
             "CloudError",
-            "qemu+libssh://",
+            "qemu+ssh://",
         );
     }
     for uri in [

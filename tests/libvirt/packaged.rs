@@ -76,7 +76,7 @@ impl Bare {
             mount -o remount,ro,bind "$root"
             mount --bind "$vcap" "$root/var/vcap"
             mount --bind /run/libvirt "$root/run/libvirt"
-            mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+            mount -t tmpfs -o mode=1777,noexec,nosuid,nodev tmpfs "$root/tmp"
             mount -t proc proc "$root/proc"
             exec chroot --userspec="$user:$user" "$root" \
                 env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/tmp HOME=/tmp "$@"

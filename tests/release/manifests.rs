@@ -84,7 +84,7 @@ fn every_connection() {
             vec!["libvirt-ssh.yml", "openstack-stemcell.yml"],
             json!({"type": "ssh", "username": "bosh", "ssh": {
                 "private_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nbosh\n-----END OPENSSH PRIVATE KEY-----\n",
-                "host_key": "ssh-ed25519 AAAA",
+                "host_key": "ssh-ed25519 AAAA", "jump_host": "",
             }}),
         ),
     ] {

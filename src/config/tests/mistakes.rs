@@ -41,6 +41,14 @@ fn mistakes_say_where_and_what() {
             "libvirt.host: \"-oProxyCommand=id\" is no host name or address",
         ),
         (
+            json!({"libvirt": {"type": "ssh", "host": "h", "ssh": {"jump_host": "j -oProxyCommand=id"}}}),
+            "libvirt.ssh.jump_host: \"j -oProxyCommand=id\" is not [USER@]HOST[:PORT], with commas between several",
+        ),
+        (
+            json!({"libvirt": {"type": "ssh", "host": "h", "ssh": {"jump_host": "j,me@-oProxyCommand=id"}}}),
+            "libvirt.ssh.jump_host: \"j,me@-oProxyCommand=id\" is not [USER@]HOST[:PORT], with commas between several",
+        ),
+        (
             json!({"libvirt": {"port": "((p))"}}),
             "libvirt.port: the variable ((p)) was not interpolated",
         ),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Finding;
 use crate::config::{Config, Throttle, ThrottleName};
+use crate::libvirt::Library;
 use crate::throttle;
 
 /// Every mistake, where it stands; the configuration when there is none.
@@ -63,4 +64,24 @@ fn lock_file_cure(path: &Path) -> String {
         "make its directory, writable for the CPI's user, or set throttle.path: mkdir -p {}",
         directory.display()
     )
+}
+
+/// libvirt's client library, which `make build` takes from the system.
+pub fn client_library() -> Finding {
+    let what = "client library";
+    match Library::loaded() {
+        Ok(library) => {
+            let says = format!("libvirt {}, {}", library.version(), library.path.display());
+            if library.may_crash() {
+                Finding::warning(
+                    what,
+                    format!("{says}: calls can die of SIGSEGV (CVE-2024-4418), unless the distribution has backported the fix"),
+                )
+                .cured_by("use the package of the BOSH release, which has its own library, or libvirt 10.4 or later")
+            } else {
+                Finding::ok(what, says)
+            }
+        }
+        Err(e) => Finding::warning(what, format!("unknown: {e}")),
+    }
 }
