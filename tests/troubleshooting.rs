@@ -13,7 +13,8 @@ const CONSTRUCTORS: [&str; 5] = [
 ];
 
 /// What libvirt, QEMU, the Director and the package's stand-ins for libraries say themselves.
-const OF_OTHERS: [&str; 6] = [
+const OF_OTHERS: [&str; 7] = [
+    "cannot unlink file ...: Permission denied",
     "Failed to connect socket to '...'",
     "Could not access KVM kernel module: Permission denied",
     "Cannot access storage file ... Permission denied",
