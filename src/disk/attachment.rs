@@ -110,28 +110,33 @@ impl Attachments {
         for disk in self.views().filter_map(|view| disk_of(view, volume)) {
             let vm = &domain.name;
             let target = target_of(disk).unwrap_or("TARGET");
-            let running = if self.live.is_some() {
-                String::new()
-            } else {
-                format!("virsh start {vm}; ")
-            };
+            // What the file is an overlay on, libvirt tells of a running VM.
+            let start = || format!("virsh start {vm}, then repeat the call, which says how");
             let (what, remedy) = match layer_of(disk, volume) {
                 None | Some(Layer::Top) => continue,
                 Some(Layer::Below(file)) => (
                     format!("an overlay, {file}"),
-                    format!("virsh blockcommit {vm} {target} --active --wait --pivot, then delete {file}"),
+                    if self.live.is_some() {
+                        format!("virsh blockcommit {vm} {target} --active --wait --pivot, then delete {file}")
+                    } else {
+                        start()
+                    },
                 ),
                 Some(Layer::Elsewhere(file)) => (
                     format!("another file, {file}"),
-                    format!(
-                        "virsh blockcopy {vm} {target} {} --reuse-external --transient-job --wait --pivot, then delete \
-                         {file}",
-                        path()?
-                    ),
+                    if self.live.is_some() {
+                        let path = path()?;
+                        format!(
+                            "virsh blockcopy {vm} {target} {path} --reuse-external --transient-job --wait --pivot, \
+                             then delete {file}"
+                        )
+                    } else {
+                        start()
+                    },
                 ),
             };
             return Err(Error::cloud(format!(
-                "VM {vm} has the newest data of disk {volume} in {what} (bring it back: {running}{remedy})"
+                "VM {vm} has the newest data of disk {volume} in {what} (bring it back: {remedy})"
             )));
         }
         Ok(())

@@ -28,7 +28,7 @@ impl<'a> Claim<'a> {
     /// Claims the disk. A claim of a call that was killed is taken over.
     ///
     /// # Errors
-    /// `CloudError` naming the VMs that have the disk, running, defined or saved, or the overlay on it.
+    /// `CloudError` naming the VMs that have the disk, running, defined or saved.
     pub fn on(
         libvirt: &Connection,
         cid: &Cid,
@@ -60,7 +60,7 @@ impl<'a> Claim<'a> {
                 outcome => outcome?,
             }
         }
-        users::require_none(libvirt, volume)?;
+        users::require_only(None, &users::of(libvirt, &volume.name)?)?;
         Ok(claim)
     }
 

@@ -50,7 +50,7 @@ impl Record {
     /// # Errors
     /// `CloudError` naming a record that cannot be read.
     pub fn read_from(libvirt: &Connection, record: &Volume) -> Result<Self> {
-        sidecar::read(libvirt, record)
+        Ok(sidecar::read(libvirt, record)?.unwrap_or_default())
     }
 
     /// The cid of the disk that has taken this one's place; every disk's record is read for it. Where a copy was made twice,

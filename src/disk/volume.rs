@@ -170,9 +170,9 @@ pub fn delete<'a>(
     let doing = || format!("deleting disk {cid}");
     let claim = Claim::on(libvirt, cid, volume, libvirt_for_undo).map_err(|e| e.during(doing()))?;
     // What QEMU has made in the pool, as an overlay, libvirt knows only once it has read the pool anew.
-    if libvirt.pool(&volume.pool)?.refresh_if_idle()?.is_some() {
-        users::require_no_overlay(libvirt, volume).map_err(|e| e.during(doing()))?;
-    }
+    // While another job works in the pool, what libvirt knows has to do: it reads the pool anew after that job.
+    libvirt.pool(&volume.pool)?.refresh_if_idle()?;
+    users::require_no_overlay(libvirt, volume).map_err(|e| e.during(doing()))?;
     unread_pools::require_none(libvirt, config).map_err(|e| e.during(doing()))?;
     delete_claimed(libvirt, config, cid, volume)?;
     claim.disarm();

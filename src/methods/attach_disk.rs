@@ -99,6 +99,12 @@ fn attach(
             );
         }
         outcome?;
+        // A detach_disk at the same time takes the disk out of the persistent XML last.
+        if attachments.persistent.is_some()
+            && !disk::volumes_of(&domain.persistent_xml()?).contains(&volume.name)
+        {
+            return Err(Error::cloud("it was detached again meanwhile; try again").retryable());
+        }
     }
     undo.disarm();
     show_metadata(domain, disk_cid, &record);

@@ -22,6 +22,11 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     };
     if changed != record {
         changed.write_or_leave_none(libvirt, &cpi.config, &volume, &|| cpi.libvirt_for_undo())?;
+        // delete_disk deletes the volume first, then the record: one that was written in between is nobody's.
+        if let Err(gone) = volume.path() {
+            Record::delete(libvirt, &disk_cid)?;
+            return Err(gone);
+        }
     }
     for user in disk::users::of(libvirt, &volume.name)? {
         let shown = to_element("disk", &changed.metadata);

@@ -174,6 +174,11 @@ fn stemcell_record(libvirt: &Connection, found: &FoundVolume, cid: &str) -> Resu
     };
     match stemcell::Record::read(libvirt, &pool, &cid) {
         Err(e) if e.error_type == ErrorType::DiskNotFound => Ok(None),
+        // The others are worth a list.
+        Err(e) if e.error_type == ErrorType::CloudError => {
+            log::warn!("stemcell {cid} is left out: {e}");
+            Ok(None)
+        }
         record => record.map(Some),
     }
 }

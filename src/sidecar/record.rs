@@ -18,11 +18,11 @@ const MAX_BYTES: usize = 256 * 1024;
 const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(40);
 
-/// What the record says.
+/// What the record says. None for an empty one: a call that was killed had made the volume, and not filled it.
 ///
 /// # Errors
 /// `CloudError` for a volume that is no record: what it said is unknown, so nothing may go on as if it said nothing.
-pub fn read<T: DeserializeOwned>(libvirt: &Connection, record: &Volume) -> Result<T> {
+pub fn read<T: DeserializeOwned>(libvirt: &Connection, record: &Volume) -> Result<Option<T>> {
     let mut attempt = 1;
     loop {
         let bytes = record.download(libvirt, MAX_BYTES as u64)?;
@@ -31,8 +31,11 @@ pub fn read<T: DeserializeOwned>(libvirt: &Connection, record: &Volume) -> Resul
             .iter()
             .rposition(|byte| *byte != 0)
             .map_or(0, |last| last + 1);
+        if length == 0 && attempt == ATTEMPTS {
+            return Ok(None);
+        }
         match serde_json::from_slice(&bytes[..length]) {
-            Ok(record) => return Ok(record),
+            Ok(record) => return Ok(Some(record)),
             Err(_) if attempt < ATTEMPTS => sleep(PAUSE),
             Err(e) => {
                 return Err(Error::cloud(format!(

@@ -36,12 +36,12 @@ impl Record {
     /// when there is neither, as for stemcells of earlier versions.
     pub fn read(libvirt: &Connection, pool: &Pool, stemcell_cid: &Cid) -> Result<Self> {
         if let Some(record) = pool.volume(&record_name(stemcell_cid).to_string())? {
-            return sidecar::read(libvirt, &record);
+            return Ok(sidecar::read(libvirt, &record)?.unwrap_or_default());
         }
         let of_go_cpi = pool.volume(&go_cpi_record_name(stemcell_cid))?;
         let properties = of_go_cpi.map(|record| sidecar::read(libvirt, &record));
         Ok(Self {
-            properties: properties.transpose()?.unwrap_or_default(),
+            properties: properties.transpose()?.flatten().unwrap_or_default(),
             ..Self::default()
         })
     }

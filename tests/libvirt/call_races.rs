@@ -616,3 +616,55 @@ fn create_vm_and_delete_stemcell() {
     );
     assert!(created > 0 && deleted > 0, "{created} created, {deleted} deleted");
 }
+
+#[test]
+fn attach_disk_and_detach_disk() {
+    let bench = Bench::new();
+    let sandbox = &bench.sandbox;
+    for vm in [bench.stopped_vm(), running_vm(&bench)] {
+        let running = virsh(&["domstate", &vm]).trim() == "running";
+        let disk = bench.disk();
+        meet(
+            &bench,
+            || {
+                (
+                    ("attach_disk", json!([vm, disk])),
+                    ("detach_disk", json!([vm, disk])),
+                )
+            },
+            |answers| {
+                let what = &answers.what;
+                answers.outcomes();
+                // Whatever the order, the running VM and its next start agree.
+                let (live, persistent) = has(&vm, &disk);
+                assert_eq!(live, persistent && running, "{what}");
+                if persistent {
+                    sandbox.call("detach_disk", json!([vm, disk])).result();
+                }
+            },
+        );
+        sandbox.call("delete_disk", json!([disk])).result();
+    }
+}
+
+#[test]
+fn set_disk_metadata_and_delete_disk() {
+    let bench = Bench::new();
+    let current = std::cell::RefCell::new(String::new());
+    meet(
+        &bench,
+        || {
+            let disk = bench.disk();
+            *current.borrow_mut() = disk.clone();
+            (
+                ("set_disk_metadata", json!([disk, {"job": "db"}])),
+                ("delete_disk", json!([disk])),
+            )
+        },
+        |answers| {
+            let (_, is_deleted) = answers.outcomes();
+            assert!(is_deleted, "{}", answers.what);
+            require_nothing_of(&bench.sandbox, &current.borrow(), &answers.what);
+        },
+    );
+}

@@ -145,16 +145,18 @@ fn a_vm_that_other_programs_work_on() {
     assert_eq!(listed(&sandbox, "vms", &cid)["job"], "being backed up");
     virsh(&["domjobabort", &cid]);
     wait_for("the backup to end", Duration::from_secs(20), || {
-        vm(&sandbox, &cid).2.is_empty()
+        virsh(&["domjobinfo", &cid]).contains("None")
     });
+    assert_eq!(vm(&sandbox, &cid), state("running", None, &[]));
 
     let copy = sandbox.directory().join("pool").join("copy");
     let copy = copy.to_str().unwrap();
     virsh(&["blockcopy", &cid, target, copy, "--transient-job"]);
     let ready = format!("block copy of {target}, ready to pivot");
     wait_for("the copy to be ready", Duration::from_secs(60), || {
-        vm(&sandbox, &cid) == state("running", None, &[&ready])
+        virsh(&["dumpxml", &cid]).contains("ready='yes'")
     });
+    assert_eq!(vm(&sandbox, &cid), state("running", None, &[&ready]));
     assert!(row(&sandbox, "vms", &cid).contains(&ready));
     virsh(&["blockjob", &cid, target, "--abort"]);
     assert_eq!(vm(&sandbox, &cid), state("running", None, &[]));

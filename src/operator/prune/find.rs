@@ -13,7 +13,7 @@ use crate::network;
 use crate::operator::host::{FoundDomain, FoundVolume, Host};
 use crate::operator::probe::Probe;
 use crate::operator::views;
-use crate::rpc::{Error, Result};
+use crate::rpc::{Error, ErrorType, Result};
 use crate::stemcell;
 use crate::vm;
 use crate::volume_name::SETTINGS;
@@ -259,12 +259,19 @@ fn records(libvirt: &Connection, host: &Host, judge: &Judge) -> Result<Vec<Lefto
         let VolumeName::Record(of) = &found.name else {
             continue;
         };
-        if !is_orphan(host, of) || is_light_stemcell(libvirt, &found.volume.pool, of)? {
+        if !is_orphan(host, of) {
             continue;
         }
+        let unreadable = match is_light_stemcell(libvirt, &found.volume.pool, of) {
+            Ok(true) => continue,
+            Ok(false) => None,
+            // It may be a light stemcell's.
+            Err(e) if e.error_type == ErrorType::CloudError => Some(e.message),
+            Err(e) => return Err(e),
+        };
         let pool = found.volume.pool.clone();
-        let spared = judge
-            .spares(&pool, found.details.state.modified)
+        let spared = unreadable
+            .or_else(|| judge.spares(&pool, found.details.state.modified))
             .or_else(|| spared_for_pools.clone())
             .or_else(|| judge.spares_shared(&pool));
         let target = Target::Record { pool, of: of.clone() };
