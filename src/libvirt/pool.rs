@@ -341,7 +341,7 @@ impl Pool {
 
     /// Whether the storage behind the pool lets itself be read, as far as a few of its volumes tell: one may just be
     /// being made, or waiting for another call.
-    fn answers_reads(&self) -> bool {
+    pub(super) fn answers_reads(&self) -> bool {
         let volumes = self.pool.list_all_volumes(0).unwrap_or_default();
         volumes.iter().take(3).any(|volume| {
             let started = Instant::now();

@@ -1,8 +1,8 @@
 //! Pools as their storage is now: what libvirt remembers is as old as its last look.
 
-use super::Pool;
 use super::busy::when_pool_is_idle;
 use super::errors::means_pool_at_work;
+use super::{Pool, PoolKind};
 use crate::logging;
 use crate::rpc::{Cause, Error, Result};
 
@@ -16,6 +16,7 @@ impl Pool {
     /// `CloudError`, retryable where another job goes on for longer than a call waits.
     pub fn refresh(&self) -> Result<()> {
         let _step = logging::step(format!("refreshing pool {}", self.name));
+        self.require_answers()?;
         when_pool_is_idle(|| self.pool.refresh(0)).map_err(|e| self.refresh_failed(e))
     }
 
@@ -24,11 +25,26 @@ impl Pool {
     /// # Errors
     /// As for `refresh`.
     pub fn refresh_if_idle(&self) -> Result<Option<()>> {
+        self.require_answers()?;
         match self.pool.refresh(0) {
             Ok(()) => Ok(Some(())),
             Err(e) if means_pool_at_work(&e) => Ok(None),
             Err(e) => Err(self.refresh_failed(e)),
         }
+    }
+
+    /// Libvirt stops a pool that it fails to read. A Ceph that says nothing for a while is no reason for that.
+    fn require_answers(&self) -> Result<()> {
+        // Libvirt answers this from memory. Of an empty pool nothing can be read.
+        let is_empty = || self.volumes().map(|volumes| volumes.is_empty());
+        if self.kind()? != PoolKind::Rbd || is_empty()? || self.answers_reads() {
+            return Ok(());
+        }
+        let message = format!(
+            "refreshing pool {}: Ceph did not answer; see `ceph health detail`",
+            self.name
+        );
+        Err(Error::cloud(message).because(Cause::SilentCeph))
     }
 
     fn refresh_failed(&self, e: virt::error::Error) -> Error {
