@@ -8,7 +8,7 @@ use virt::sys;
 use super::errors::is;
 use super::{Connection, Pool, PoolKind, Volume, VolumeState};
 use crate::interrupt;
-use crate::rpc::{Error, ErrorType, Result};
+use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::volume_name::VolumeName;
 use crate::xml::disk::BackingFile;
 
@@ -35,8 +35,8 @@ impl Connection {
     /// those it should have started itself are started.
     ///
     /// # Errors
-    /// `CloudError` when such a pool does not start, since nobody knows what is in it; retryable where another job works
-    /// in one of the first pools for long.
+    /// `CloudError` when such a pool does not start, or a pool that has volumes of ours cannot be read, since nobody knows
+    /// what is in it; retryable where another job works in one of the first pools for long.
     pub fn volume_in_any_pool(&self, name: &str, first: &[&str]) -> Result<Option<Volume>> {
         for pool in first {
             if let Some(volume) = self.pool(pool)?.volume(name)? {
@@ -93,17 +93,19 @@ impl Connection {
         }
         let started = Instant::now();
         loop {
-            match pool.unless_stopped(pool.refresh_if_idle()) {
-                Ok(Some(Some(()))) => return Ok(true),
-                Ok(Some(None)) if started.elapsed() < BUSY_POOL => {
+            match pool.refresh_if_idle() {
+                Ok(Some(())) => return Ok(true),
+                Ok(None) if started.elapsed() < BUSY_POOL => {
                     interrupt::check()?;
                     std::thread::sleep(PAUSE);
                 }
-                Ok(_) => return Ok(false),
-                Err(e) => {
-                    log::warn!("what is new in a pool of others is not known: {e}");
-                    return Ok(false);
-                }
+                // The job that goes on there for long is none of ours, and libvirt reads the pool after it.
+                Ok(None) => return Ok(false),
+                // Somebody has stopped it since it was listed: it is as if it had been inactive before.
+                Err(e) if e.cause == Cause::Stopped => return Ok(false),
+                // A refresh that fails stops the pool, and a pool that was deleted is nobody's.
+                Err(_) if self.find_pool(&pool.name)?.is_none() => return Ok(false),
+                Err(e) => return Err(e),
             }
         }
     }
