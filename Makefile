@@ -30,7 +30,6 @@ setup: ## Install packages, start libvirtd, build the test stemcell, fetch crate
 
 build: setup ## Build the release binary, target/release/cpi
 	@cargo build --release --locked
-	@scripts/order-libraries "$(or $(CARGO_TARGET_DIR),target)/release/cpi" 400 || echo "build: it starts as slowly as the linker has it"
 
 release: setup ## Build what the BOSH package is made of, src/cpi_bundle; `bosh create-release` comes next
 	@scripts/release
