@@ -107,6 +107,8 @@ const REASONS: &[(&[&[&str]], &str)] = &[
             &["Host key verification failed"],
             &["host key is known for"],
             &["REMOTE HOST IDENTIFICATION HAS CHANGED"],
+            // What libvirt leaves of that warning where it has more than 1,024 bytes, by the length of the files' paths.
+            &["Cannot recv data", "Value too large for defined data type"],
         ],
         "the host's SSH key is not one of libvirt.ssh.host_key; see `ssh-keyscan` for the keys that it has, and make \
          sure that they are its own",

@@ -80,7 +80,7 @@ impl Bench {
 
     /// Whether the running VM and its definition have the disk.
     fn attached(&self) -> [bool; 2] {
-        let has = |xml: String| xml.contains(&format!("'{}'", self.disk));
+        let has = |xml: String| xml.contains(&format!("/{}'", self.disk));
         [
             has(virsh(&["dumpxml", &self.vm])),
             has(virsh(&["dumpxml", &self.vm, "--inactive"])),
@@ -147,7 +147,7 @@ fn a_disk_that_the_guest_keeps_when_attaching_is_undone_stays_in_both_descriptio
         ),
         (
             format!("disk {disk} in the definition of VM {vm}"),
-            "stays attached in both",
+            "still attached (live and persistent XML)",
         ),
     ] {
         let line = format!("rolling back ({of}) failed, something may be left over: ");
