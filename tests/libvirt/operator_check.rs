@@ -230,7 +230,7 @@ fn what_is_there_and_does_not_work_is_found() {
         &found,
         "wrong",
         "QEMU",
-        "starts, but within 30 s its CPU did not come as far as the boot sector",
+        "starts, but within 180 s its CPU did not come as far as the boot sector",
         "uptime",
     );
     finds(

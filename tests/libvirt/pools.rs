@@ -224,7 +224,7 @@ fn a_disk_is_found_in_whichever_pool_it_lives() {
         json!([16, {"storage_pool": elsewhere.name, "cache": "none"}]),
     );
     let disk = created.text();
-    assert_eq!(elsewhere.files(), [disk.as_str()]);
+    assert_eq!(elsewhere.files(), [disk.clone(), format!("{disk}.record")]);
     assert_eq!(sandbox.call("has_disk", json!([disk])).result(), true);
     virsh(&["destroy", &vm]);
     sandbox.call("attach_disk", json!([vm, disk])).result();

@@ -127,7 +127,7 @@ fn what_cannot_be_judged_stays() {
     let sandbox = Sandbox::new();
     sandbox.serve_dhcp();
     let (pool, directory) = (&sandbox.name, sandbox.directory());
-    // A VM's volume whose file is gone, a record of a stemcell that says nothing, keys of another user, a file.
+    // A VM's volume whose file is gone, a damaged record of a stemcell, keys of another user, a file.
     let unread = format!("{LOST}-config");
     let whole = format!("{LOST}-boot");
     let others = format!("{DEAD}-boot");
@@ -135,6 +135,9 @@ fn what_cannot_be_judged_stays() {
     for name in [&unread, &whole, &others, &record] {
         virsh(&["vol-create-as", pool, name, "1M"]);
         let path = directory.join("pool").join(name);
+        if *name == record {
+            fs::write(&path, "damaged").unwrap();
+        }
         run("touch", &["-d", "2 hours ago", path.to_str().unwrap()]).unwrap();
     }
     fs::remove_file(directory.join("pool").join(&unread)).unwrap();
