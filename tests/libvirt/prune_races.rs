@@ -121,6 +121,9 @@ fn what_is_in_use_by_the_time_it_is_to_go_stays() {
     }
 }
 
+/// Of no other test, which could define it just then.
+const GONE_VM: &str = "vm-00000000-0000-4000-8000-00000000deaf";
+
 /// Whatever may be somebody's stays, with the reason.
 #[test]
 fn what_cannot_be_judged_stays() {
@@ -130,7 +133,7 @@ fn what_cannot_be_judged_stays() {
     // A VM's volume whose file is gone, a damaged record of a stemcell, keys of another user, a file.
     let unread = format!("{LOST}-config");
     let whole = format!("{LOST}-boot");
-    let others = format!("{DEAD}-boot");
+    let others = format!("{GONE_VM}-boot");
     let record = format!("{LIGHT}.record");
     for name in [&unread, &whole, &others, &record] {
         virsh(&["vol-create-as", pool, name, "1M"]);
