@@ -157,7 +157,9 @@ impl Connection {
             } else {
                 self.read_anew_unless_busy(&pool)?;
             }
-            overlays.extend(overlays_in(&pool, path, |_| true, Err)?);
+            // A pool that is stopped meanwhile is one that nobody can read (`inactive_pools_of_files`).
+            let found = pool.unless_stopped(overlays_in(&pool, path, |_| true, Err))?;
+            overlays.extend(found.unwrap_or_default());
         }
         Ok(overlays)
     }
