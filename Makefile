@@ -71,7 +71,7 @@ coverage: setup ## Run all tests on a build that counts: which code that decides
 	@scripts/coverage
 
 lint: setup ## Check formatting; clippy with warnings as errors
-	@cargo fmt --check
+	@cargo fmt --all --check
 	@cargo clippy --all-targets --locked -- -D warnings
 
 clean: ## Remove what cargo built (the test stemcell's cache stays)

@@ -1,30 +1,16 @@
 //! A BOSH CPI for libvirt. See `docs/ARCHITECTURE.md` for the way of a call through these modules.
 
-pub mod agent;
-pub mod cid;
 pub mod cli;
-pub mod cloud_properties;
-pub mod config;
 #[doc(hidden)]
 pub mod disk;
-mod interrupt;
-mod libvirt;
-mod logging;
-mod measures;
 mod methods;
 #[doc(hidden)]
 pub mod network;
 mod operator;
-mod progress;
-pub mod rpc;
 mod sidecar;
-pub mod sparse;
 pub mod stemcell;
 mod throttle;
-mod undo;
 mod vm;
-mod volume_name;
-pub mod xml;
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,12 +18,13 @@ use std::sync::Mutex;
 
 use serde_json::Value;
 
-pub use libvirt::become_client_if_asked;
+use bosh_cpi::rpc::{Arguments, Error, Request, Response, Result};
+use bosh_cpi::{interrupt, logging};
+use cpi_config::Config;
+pub use libvirt_host::become_client_if_asked;
 
 use cli::Cli;
-use config::Config;
 use methods::Cpi;
-use rpc::{Arguments, Error, Request, Response, Result};
 
 /// Does what the command line says: serves the request on stdin, or an operator's command. Returns the exit status.
 pub fn run(cli: &Cli) -> i32 {
@@ -133,7 +120,7 @@ mod tests {
     fn a_panic_becomes_a_cpi_error_that_tells_no_secret() {
         let secret = "hunter2";
         let error = even_when_it_panics(|| -> Result<Value> { panic!("{secret}") }).unwrap_err();
-        assert_eq!(error.error_type, rpc::ErrorType::CpiError);
+        assert_eq!(error.error_type, bosh_cpi::rpc::ErrorType::CpiError);
         assert!(
             error.message.contains("panic at src/lib.rs:"),
             "{}",

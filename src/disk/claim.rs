@@ -3,13 +3,13 @@
 //! the VM's definition before it checks for the marker. So at least one of the two sees the other, and refuses.
 
 use super::users;
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::{Connection, Pool, Volume};
-use crate::rpc::{Error, ErrorType, Result};
 use crate::sidecar::{self, marker};
-use crate::undo::Undo;
-use crate::volume_name::VolumeName;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use bosh_cpi::undo::Undo;
+use cpi_config::Config;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Pool, Volume};
 
 fn marker_of(cid: &str) -> VolumeName {
     VolumeName::Deleting(cid.to_owned())

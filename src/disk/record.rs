@@ -3,15 +3,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::RunTimeOptions;
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::{Connection, Volume};
-use crate::rpc::Result;
 use crate::sidecar;
-use crate::undo::Undo;
-use crate::volume_name::VolumeName;
-use crate::xml::volume::VolumeFormat;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::Result;
+use bosh_cpi::undo::Undo;
+use cpi_config::Config;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Volume};
+use libvirt_xml::disk::RunTimeOptions;
+use libvirt_xml::volume::VolumeFormat;
 
 /// The content of a disk's sidecar record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,14 +2,14 @@
 
 use super::claim::{Claim, release};
 use super::{DiskProperties, Record, find, state, unread_pools, users};
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
-use crate::logging;
-use crate::rpc::{Error, Result};
 use crate::sidecar;
-use crate::volume_name::VolumeName;
-use crate::xml::volume::{Preallocation, VolumeFormat, VolumeSpec, allocate_fully, from_template};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::Config;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, PoolKind, Volume, VolumeState};
+use libvirt_xml::volume::{Preallocation, VolumeFormat, VolumeSpec, allocate_fully, from_template};
 
 const MIB: u64 = 1024 * 1024;
 

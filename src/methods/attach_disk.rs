@@ -6,16 +6,16 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
-use crate::config::DiskBus;
 use crate::disk::{self, Attachments, Record, users};
-use crate::libvirt::{Changes, Connection, Domain, Volume};
-use crate::rpc::{Arguments, Error, Result};
-use crate::undo::Undo;
 use crate::vm;
-use crate::xml::disk::{Device, DiskSpec, render};
-use crate::xml::element::Element;
-use crate::xml::metadata::{PREFIX, disk_namespace, to_element};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Arguments, Error, Result};
+use bosh_cpi::undo::Undo;
+use cpi_config::DiskBus;
+use libvirt_host::{Changes, Connection, Domain, Volume};
+use libvirt_xml::disk::{Device, DiskSpec, render};
+use libvirt_xml::element::Element;
+use libvirt_xml::metadata::{PREFIX, disk_namespace, to_element};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let vm_cid = arguments.cid("vm_cid")?;

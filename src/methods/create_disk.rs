@@ -4,11 +4,12 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
-use crate::disk::{self, DiskProperties, Record, RunTimeOptions};
-use crate::rpc::{Arguments, Result};
-use crate::undo::Undo;
-use crate::xml::volume::VolumeFormat;
+use crate::disk::{self, DiskProperties, Record};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Arguments, Result};
+use bosh_cpi::undo::Undo;
+use libvirt_xml::disk::RunTimeOptions;
+use libvirt_xml::volume::VolumeFormat;
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let size = arguments.size_mib("size")?;

@@ -7,16 +7,17 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::Cpi;
-use crate::cid::Cid;
-use crate::libvirt::{Connection, Pool};
-use crate::logging;
-use crate::measures::size;
-use crate::rpc::{Arguments, Cause, Error, ErrorType, Result};
 use crate::sidecar::marker;
-use crate::stemcell::{self, Record, StemcellProperties, least_bytes, with_image};
+use crate::stemcell::{self, Record};
 use crate::throttle;
-use crate::undo::Undo;
-use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::measures::size;
+use bosh_cpi::rpc::{Arguments, Cause, Error, ErrorType, Result};
+use bosh_cpi::undo::Undo;
+use libvirt_host::{Connection, Pool};
+use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
+use stemcell_image::{StemcellProperties, least_bytes, with_image};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let image_path = arguments.string("image_path")?;

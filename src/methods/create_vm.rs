@@ -6,19 +6,19 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::Cpi;
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::logging;
 use crate::network;
-use crate::rpc::{Arguments, ErrorType, Result};
 use crate::stemcell;
 use crate::throttle;
-use crate::undo::Undo;
 use crate::vm::{
     self, NewVm, OwnDisk, VmProperties, VolumeNames, boot_disk, domain, half_made, needs, settings_drive,
 };
-use crate::volume_name::{EPHEMERAL, SETTINGS};
-use crate::xml::volume::{VolumeFormat, VolumeSpec, from_template};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Arguments, ErrorType, Result};
+use bosh_cpi::undo::Undo;
+use cpi_config::Config;
+use libvirt_host::volume_name::{EPHEMERAL, SETTINGS};
+use libvirt_xml::volume::{VolumeFormat, VolumeSpec, from_template};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -65,7 +65,7 @@ pub fn plan(mut arguments: Arguments, config: &Config) -> Result<NewVm> {
         agent_id,
         stemcell_cid,
         properties: VmProperties::parse("argument 3 (cloud_properties)", cloud_properties)?,
-        nics: vm::plan_nics(&networks, &config.settings.network_name)?,
+        nics: network::plan_nics(&networks, &config.settings.network_name)?,
         networks,
         env,
     })

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::disk;
-use crate::rpc::{Arguments, Error, ErrorType, Result};
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
 
 /// What the seed's CPI answers to every snapshot_disk, which it does not implement: the Director has it in its
 /// database, and could not delete the disk otherwise.

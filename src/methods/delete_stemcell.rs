@@ -4,14 +4,14 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
 use crate::disk::{unread_pools, users};
-use crate::libvirt::{Connection, Volume};
-use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::sidecar::marker;
 use crate::stemcell::{self, Record};
-use crate::undo::Undo;
-use crate::volume_name::VolumeName;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
+use bosh_cpi::undo::Undo;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Volume};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let stemcell_cid = arguments.cid("stemcell_cid")?;

@@ -27,10 +27,10 @@ use std::cell::OnceCell;
 
 use serde_json::Value;
 
-use crate::config::Config;
-use crate::libvirt::Connection;
-use crate::logging;
-use crate::rpc::{Arguments, Error, ErrorType, Result};
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
+use cpi_config::Config;
+use libvirt_host::Connection;
 
 /// What a method works with: configuration, the caller's API version, and libvirt once it is needed.
 pub struct Cpi {

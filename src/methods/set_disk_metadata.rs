@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::disk::{self, Record};
-use crate::rpc::{Arguments, Result};
-use crate::xml::metadata::{PREFIX, disk_namespace, to_element};
+use bosh_cpi::rpc::{Arguments, Result};
+use libvirt_xml::metadata::{PREFIX, disk_namespace, to_element};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;

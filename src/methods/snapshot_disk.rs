@@ -4,16 +4,16 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
 use crate::disk::{self, Attachments, Claim, Record, users};
-use crate::libvirt::{Connection, Domain, PoolKind, Volume, VolumeState};
-use crate::logging;
-use crate::rpc::{Arguments, Error, Result};
 use crate::sidecar::marker;
-use crate::undo::Undo;
-use crate::xml::backup;
-use crate::xml::element::Element;
-use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Arguments, Error, Result};
+use bosh_cpi::undo::Undo;
+use libvirt_host::{Connection, Domain, PoolKind, Volume, VolumeState};
+use libvirt_xml::backup;
+use libvirt_xml::element::Element;
+use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;

@@ -5,13 +5,13 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
 use crate::disk::{self, Claim, DiskProperties, Record, users};
-use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
-use crate::logging;
-use crate::rpc::{Arguments, Error, ErrorType, Result};
-use crate::undo::Undo;
-use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
+use bosh_cpi::undo::Undo;
+use libvirt_host::{Connection, PoolKind, Volume, VolumeState};
+use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 const MIB: u64 = 1024 * 1024;
 

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use super::request::{Range, Request, SMALLEST_IPV6_PREFIX};
-use super::{Link, Subnet};
-use crate::cid::Cid;
-use crate::libvirt::{Connection, Network};
-use crate::rpc::{Cause, Error, ErrorType, Result};
-use crate::undo::Undo;
-use crate::vm::Nic;
-use crate::xml::element::Element;
-use crate::xml::network::{self, Mode, NetworkSpec};
+use super::{Nic, Subnet};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Cause, Error, ErrorType, Result};
+use bosh_cpi::undo::Undo;
+use libvirt_host::{Connection, Network};
+use libvirt_xml::element::Element;
+use libvirt_xml::interface::Link;
+use libvirt_xml::network::{self, Mode, NetworkSpec};
 
 /// How many free ranges are tried before the host, which knows of more than libvirt's networks, is believed to have
 /// none.

@@ -5,15 +5,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Link, Subnet};
-use crate::cid::Cid;
-use crate::config::Settings;
-use crate::libvirt::{Changes, Connection, Network};
-use crate::logging;
-use crate::rpc::{Error, ErrorType, Result};
-use crate::vm::Nic;
-use crate::xml::dhcp_host::{self, DhcpHostSpec};
-use crate::xml::element::Element;
+use super::{Nic, Subnet};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use cpi_config::Settings;
+use libvirt_host::{Changes, Connection, Network};
+use libvirt_xml::dhcp_host::{self, DhcpHostSpec};
+use libvirt_xml::element::Element;
+use libvirt_xml::interface::Link;
 
 /// One entry to be made in one of a network's descriptions.
 struct Change<'a> {

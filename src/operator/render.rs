@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use super::table::width;
 use super::{mask, outline, print, to_json};
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::{Connection, Pool, VolumeState};
 use crate::methods::create_vm;
-use crate::rpc::{Arguments, Error, Request, Result};
 use crate::stemcell;
 use crate::vm::{NewVm, OwnDisk, VolumeNames, boot_disk, domain, needs, settings_drive};
-use crate::volume_name::{BOOT, EPHEMERAL, SETTINGS};
-use crate::xml::element::Element;
-use crate::xml::volume::VolumeFormat;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Arguments, Error, Request, Result};
+use cpi_config::Config;
+use libvirt_host::volume_name::{BOOT, EPHEMERAL, SETTINGS};
+use libvirt_host::{Connection, Pool, VolumeState};
+use libvirt_xml::element::Element;
+use libvirt_xml::volume::VolumeFormat;
 
 pub fn run(config_path: &Path, as_json: bool) -> Result<()> {
     let request = Request::read(std::io::stdin().lock())?;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::libvirt::{Connection, Pool, Volume};
-use crate::rpc::{Error, Result};
-use crate::undo::Undo;
-use crate::volume_name::VolumeName;
+use bosh_cpi::rpc::{Error, Result};
+use bosh_cpi::undo::Undo;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Pool, Volume};
 
 /// Larger records are refused, and nothing larger is read.
 const MAX_BYTES: usize = 256 * 1024;

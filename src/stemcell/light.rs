@@ -1,11 +1,11 @@
 //! Light stemcells: their cloud properties name a volume that is there already, `{"volume": ..., "pool": ...}`.
 
-use super::StemcellProperties;
 use super::find::operators_volume;
 use super::record::NamedVolume;
-use crate::libvirt::Connection;
-use crate::rpc::{Error, Result};
-use crate::volume_name::VolumeName;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::Connection;
+use libvirt_host::volume_name::VolumeName;
+use stemcell_image::StemcellProperties;
 
 /// The volume that these cloud properties name, none where they name none; `pool` is the one where they name no other.
 ///

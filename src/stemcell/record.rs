@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::StemcellProperties;
-use crate::cid::Cid;
-use crate::libvirt::{Connection, Pool};
-use crate::rpc::Result;
 use crate::sidecar;
-use crate::volume_name::VolumeName;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::Result;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Pool};
+use stemcell_image::StemcellProperties;
 
 /// The content of a stemcell's record volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

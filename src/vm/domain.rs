@@ -1,17 +1,17 @@
 //! A VM's domain: its disks and NICs in one document.
 
-use super::{Needs, NewVm, Nic};
-use crate::config::{Config, DomainType, Firmware};
-use crate::disk::RunTimeOptions;
-use crate::libvirt::{Connection, Volume};
-use crate::rpc::{ErrorType, Result};
-use crate::volume_name::SETTINGS;
-use crate::xml::disk::{self, BackingFile, Device, DiskSpec};
-use crate::xml::domain::{self, DomainSpec, DomainTemplate};
-use crate::xml::element::Element;
-use crate::xml::interface::{self, InterfaceSpec};
-use crate::xml::platform::Platform;
-use crate::xml::volume::VolumeFormat;
+use super::{Needs, NewVm};
+use crate::network::Nic;
+use bosh_cpi::rpc::{ErrorType, Result};
+use cpi_config::{Config, DomainType, Firmware};
+use libvirt_host::volume_name::SETTINGS;
+use libvirt_host::{Connection, Volume};
+use libvirt_xml::disk::{self, BackingFile, Device, DiskSpec, RunTimeOptions};
+use libvirt_xml::domain::{self, DomainSpec, DomainTemplate};
+use libvirt_xml::element::Element;
+use libvirt_xml::interface::{self, InterfaceSpec};
+use libvirt_xml::platform::Platform;
+use libvirt_xml::volume::VolumeFormat;
 
 /// A volume of the VM's, and the serial that the guest finds it by.
 pub struct OwnDisk {
@@ -169,9 +169,9 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
-    use crate::cid::Cid;
-    use crate::stemcell::StemcellProperties;
     use crate::vm::{VmProperties, needs};
+    use bosh_cpi::cid::Cid;
+    use stemcell_image::StemcellProperties;
 
     fn object(value: Value) -> Map<String, Value> {
         value.as_object().cloned().unwrap()

@@ -1,10 +1,10 @@
 //! What a VM needs for its stemcell to boot, and for the agent in it to find its settings and disks. The configuration
 //! decides where it says so; what it leaves open follows from what the stemcell says about itself.
 
-use crate::config::{self, Config, ConfigDriveFormat, DiskBus, Firmware, StemcellType};
-use crate::rpc::{Error, Result};
-use crate::stemcell::StemcellProperties;
-use crate::xml::disk::Device;
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::{Config, ConfigDriveFormat, DiskBus, Firmware, StemcellType};
+use libvirt_xml::disk::Device;
+use stemcell_image::StemcellProperties;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +113,7 @@ fn infrastructure(stemcell: &StemcellProperties) -> Option<String> {
     said.or_else(by_format)
 }
 
-fn drive(configured: &config::Stemcell, habits: &Habits) -> SettingsDrive {
+fn drive(configured: &cpi_config::Stemcell, habits: &Habits) -> SettingsDrive {
     let or =
         |configured: &str, habit: &str| if configured.is_empty() { habit } else { configured }.to_owned();
     let label = or(&configured.label, habits.label);

@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::volumes::{BOOT_POSITION, EPHEMERAL_POSITION};
 use super::{Needs, NewVm, SettingsDrive};
-use crate::agent::{Blobstore, Disks, Settings, cdrom, config_drive};
-use crate::config::{Config, DiskBus};
-use crate::libvirt::{Connection, Pool, Volume};
-use crate::logging;
-use crate::rpc::Result;
-use crate::volume_name::{BOOT, EPHEMERAL};
+use agent_drive::{Blobstore, Disks, Settings, cdrom, config_drive};
+use bosh_cpi::logging;
+use bosh_cpi::rpc::Result;
+use cpi_config::{Config, DiskBus};
+use libvirt_host::volume_name::{BOOT, EPHEMERAL};
+use libvirt_host::{Connection, Pool, Volume};
 
 /// What the agent is told.
 pub fn document(vm: &NewVm, needs: &Needs, config: &Config) -> Value {

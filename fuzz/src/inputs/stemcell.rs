@@ -3,9 +3,9 @@
 
 use std::io::Cursor;
 
+use bosh_cpi::rpc::ErrorType;
 use flate2::Compression;
-use libvirt_bosh_cpi::rpc::ErrorType;
-use libvirt_bosh_cpi::stemcell::with_image_in;
+use stemcell_image::with_image_in;
 
 use super::image::{self, DISK_IS_KNOWN, REPAIRED, take};
 use super::made;

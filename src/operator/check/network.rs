@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use super::Finding;
-use crate::config::Settings;
-use crate::libvirt::Connection;
 use crate::network::{Subnet, vm_named_by};
-use crate::rpc::Result;
-use crate::xml::element::Element;
+use bosh_cpi::rpc::Result;
+use cpi_config::Settings;
+use libvirt_host::Connection;
+use libvirt_xml::element::Element;
 
 pub fn network(libvirt: &Connection, settings: &Settings) -> Result<Finding> {
     let name = &settings.network_name;

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::{Finding, guest};
-use crate::config::Settings;
-use crate::libvirt::{Connection, Pool};
-use crate::measures::size;
 use crate::operator::probe::Probe;
-use crate::rpc::Result;
+use bosh_cpi::measures::size;
+use bosh_cpi::rpc::Result;
+use cpi_config::Settings;
+use libvirt_host::{Connection, Pool};
 
 /// Less than one of so many parts of a pool free, or less than this many bytes, is worth a warning.
 const LITTLE_PARTS: u64 = 20;
