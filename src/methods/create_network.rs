@@ -13,7 +13,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     arguments.end()?;
     let request = Request::parse(definition, VmProperties::NAMES)?;
 
-    let network = NewNetwork::create(cpi.libvirt()?, &|| cpi.libvirt_for_undo(), &request)?;
+    let network = NewNetwork::create(cpi.libvirt()?, &request)?;
     let mut addresses = json!({"range": network.subnet.to_string(), "reserved": network.reserved()});
     if let Some(gateway) = network.gateway {
         addresses["gateway"] = gateway.to_string().into();

@@ -14,7 +14,7 @@ use bosh_cpi::cid::Cid;
 use bosh_cpi::logging;
 use bosh_cpi::measures::size;
 use bosh_cpi::rpc::{Arguments, Cause, Error, ErrorType, Result};
-use bosh_cpi::undo::Undo;
+use libvirt_host::Undo;
 use libvirt_host::{Connection, Pool};
 use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
 use stemcell_image::{StemcellProperties, least_bytes, with_image};
@@ -41,14 +41,13 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let uploaded = match &record.volume {
         Some(volume) => {
             stemcell::check_volume(libvirt, volume, &properties)?;
-            Undo::new()
+            Undo::new(libvirt)
         }
-        None => upload(libvirt, cpi, &pool, &cid, Path::new(&image_path), &properties)?,
+        None => upload(libvirt, &pool, &cid, Path::new(&image_path), &properties)?,
     };
-    let mut recorded = Undo::new();
-    // Before it is done: where the connection is lost, nobody knows whether it was.
-    recorded.push(format!("record of stemcell {cid}"), || {
-        Record::delete(&cpi.libvirt_for_undo()?.pool(pool_name)?, &cid)
+    let mut recorded = Undo::new(libvirt);
+    recorded.push(format!("record of stemcell {cid}"), |libvirt| {
+        Record::delete(&libvirt.pool(pool_name)?, &cid)
     });
     record.write(libvirt, &pool, &cid)?;
     if record.volume.is_none() {
@@ -69,8 +68,7 @@ fn tags(mut env: Map<String, Value>) -> Result<Map<String, Value>> {
 }
 
 fn upload<'a>(
-    libvirt: &Connection,
-    cpi: &'a Cpi,
+    libvirt: &'a Connection,
     pool: &Pool,
     cid: &Cid,
     image_path: &Path,
@@ -88,10 +86,11 @@ fn upload<'a>(
             format: image.format,
             backing: None,
         };
-        // As above.
-        let mut undo = Undo::new();
-        let owned = name.to_owned();
-        undo.push(format!("volume {name}"), move || delete_volume(cpi, &owned));
+        let mut undo = Undo::new(libvirt);
+        let (owned, pool_name) = (name.to_owned(), pool.name.clone());
+        undo.push(format!("volume {name}"), move |libvirt| {
+            delete_volume(&libvirt.pool(&pool_name)?, &owned)
+        });
         marker::begin(pool, name)?;
         let volume = pool.create_volume(&plain(&spec), name)?;
         let length = volume.upload(libvirt, image.content, image.holes_from, room)?;
@@ -121,10 +120,7 @@ fn require_room(pool: &Pool, room: u64, least: u64) -> Result<()> {
     .because(Cause::Full))
 }
 
-fn delete_volume(cpi: &Cpi, name: &str) -> Result<()> {
-    let pool = cpi
-        .libvirt_for_undo()?
-        .pool(cpi.config.settings.stemcell_pool())?;
+fn delete_volume(pool: &Pool, name: &str) -> Result<()> {
     pool.volume(name)?.map_or(Ok(()), |volume| volume.delete())?;
-    marker::end(&pool, name)
+    marker::end(pool, name)
 }

@@ -15,8 +15,8 @@ use crate::vm::{
 use bosh_cpi::cid::Cid;
 use bosh_cpi::logging;
 use bosh_cpi::rpc::{Arguments, ErrorType, Result};
-use bosh_cpi::undo::Undo;
 use cpi_config::Config;
+use libvirt_host::Undo;
 use libvirt_host::volume_name::{EPHEMERAL, SETTINGS};
 use libvirt_xml::volume::{VolumeFormat, VolumeSpec, from_template};
 
@@ -87,10 +87,10 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let _guard = throttle::acquire(&config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
     let pools = BTreeSet::from([files.name.clone(), pool.name.clone()]);
-    let mut undo = Undo::new();
-    undo.push(format!("volumes of VM {}", vm.cid), || {
-        let wipe_blocks = cpi.config.settings.wipe_block_volumes;
-        vm::delete_volumes(cpi.libvirt_for_undo()?, &vm.cid, &pools, wipe_blocks).map(drop)
+    let mut undo = Undo::new(libvirt);
+    undo.push(format!("volumes of VM {}", vm.cid), |libvirt| {
+        let wipe_blocks = config.settings.wipe_block_volumes;
+        vm::delete_volumes(libvirt, &vm.cid, &pools, wipe_blocks).map(drop)
     });
     let clone = config.settings.boot_disk_clone;
     let mut disks = vec![boot_disk::create(
@@ -124,15 +124,13 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
 
     let mut xml = domain::xml(vm, &needs, config, libvirt, &disks)?;
     half_made::mark(&mut xml);
-    // Before it is done: where the connection is lost, nobody knows whether it was.
-    undo.push(format!("VM {}", vm.cid), || {
-        vm::find(cpi.libvirt_for_undo()?, &vm.cid)?
-            .map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
+    undo.push(format!("VM {}", vm.cid), |libvirt| {
+        vm::find(libvirt, &vm.cid)?.map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
     });
     let domain = libvirt.define_domain(&xml, vm.cid.as_str())?;
     network::require_kept(libvirt, &vm.nics)?;
-    undo.push(format!("DHCP host entries of VM {}", vm.cid), || {
-        network::unreserve(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
+    undo.push(format!("DHCP host entries of VM {}", vm.cid), |libvirt| {
+        network::unreserve(libvirt, &vm.cid).map(drop)
     });
     network::reserve(libvirt, &config.settings, &vm.cid, &vm.nics)?;
     if config.settings.vm_autostart {

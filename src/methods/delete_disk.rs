@@ -11,8 +11,6 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     arguments.end()?;
     let libvirt = cpi.libvirt()?;
     let volume = disk::get_to_delete(libvirt, &cpi.config, &disk_cid)?;
-    disk::delete(libvirt, &cpi.config, &disk_cid, &volume, &|| {
-        cpi.libvirt_for_undo()
-    })?;
+    disk::delete(libvirt, &cpi.config, &disk_cid, &volume)?;
     Ok(Value::Null)
 }

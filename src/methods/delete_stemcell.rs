@@ -9,7 +9,7 @@ use crate::sidecar::marker;
 use crate::stemcell::{self, Record};
 use bosh_cpi::cid::Cid;
 use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
-use bosh_cpi::undo::Undo;
+use libvirt_host::Undo;
 use libvirt_host::volume_name::VolumeName;
 use libvirt_host::{Connection, Volume};
 
@@ -36,11 +36,11 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 fn delete_volume(libvirt: &Connection, cpi: &Cpi, cid: &Cid, volume: &Volume) -> Result<()> {
     let pool = libvirt.pool(&volume.pool)?;
     let marker = VolumeName::Deleting(stemcell::volume_name(cid));
-    let mut undo = Undo::new();
+    let mut undo = Undo::new(libvirt);
     if !marker::exists(&pool, &marker)? {
         let (name, of_undo) = (pool.name.clone(), marker.clone());
-        undo.push(format!("volume {marker}"), move || {
-            marker::remove(&cpi.libvirt_for_undo()?.pool(&name)?, &of_undo).map(drop)
+        undo.push(format!("volume {marker}"), move |libvirt| {
+            marker::remove(&libvirt.pool(&name)?, &of_undo).map(drop)
         });
         match marker::put(&pool, &marker) {
             // To delete the stemcell is what helps then.

@@ -21,7 +21,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         ..record.clone()
     };
     if changed != record {
-        changed.write_or_leave_none(libvirt, &cpi.config, &volume, &|| cpi.libvirt_for_undo())?;
+        changed.write_or_leave_none(libvirt, &cpi.config, &volume)?;
         // delete_disk deletes the volume first, then the record: one that was written in between is nobody's.
         if let Err(gone) = volume.path() {
             Record::delete(libvirt, &disk_cid)?;

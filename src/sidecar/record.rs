@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use bosh_cpi::rpc::{Error, Result};
-use bosh_cpi::undo::Undo;
+use libvirt_host::Undo;
 use libvirt_host::volume_name::VolumeName;
 use libvirt_host::{Connection, Pool, Volume};
 
@@ -66,8 +66,9 @@ pub fn write<T: Serialize>(libvirt: &Connection, pool: &Pool, name: &VolumeName,
     if let Some(volume) = pool.volume(&name)? {
         return volume.replace_content(libvirt, &bytes, b' ');
     }
-    let mut undo = Undo::new();
-    undo.push(format!("volume {name}"), || {
+    let mut undo = Undo::new(libvirt);
+    undo.push(format!("volume {name}"), |libvirt| {
+        let pool = libvirt.pool(&pool.name)?;
         pool.volume(&name)?.map_or(Ok(()), |volume| volume.delete())
     });
     pool.create_with_content(libvirt, &name, &bytes)?;

@@ -1,5 +1,4 @@
-//! What is the same for every CPI: the envelope of a call, its errors, cids and cloud properties, the log, signals and
-//! rollback.
+//! What is the same for every CPI: the envelope of a call, its errors, cids and cloud properties, the log, and signals.
 
 pub mod cid;
 pub mod cloud_properties;
@@ -9,4 +8,3 @@ pub mod measures;
 pub mod progress;
 pub mod rpc;
 pub mod sparse;
-pub mod undo;

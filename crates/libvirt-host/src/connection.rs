@@ -1,6 +1,6 @@
 //! The connection to one libvirtd.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -33,6 +33,12 @@ pub struct Connection {
     pub uri: String,
     /// Pools by name, as they were found to be active.
     pools: RefCell<BTreeMap<String, Pool>>,
+    /// How to connect again.
+    config: cpi_config::Libvirt,
+    /// For rolling back after this connection was lost; the error when there is none either.
+    second: OnceCell<Result<Box<Self>>>,
+    /// What could not be rolled back.
+    orphans: RefCell<Vec<String>>,
 }
 
 impl Connection {
@@ -67,7 +73,36 @@ impl Connection {
             connect,
             uri,
             pools: RefCell::default(),
+            config: config.clone(),
+            second: OnceCell::new(),
+            orphans: RefCell::default(),
         })
+    }
+
+    /// A connection to roll back by: a second one where this one was lost, tried for within one
+    /// `libvirt.connect_timeout`, so that a host that stays away does not cost one for each step.
+    ///
+    /// # Errors
+    /// As for `open`.
+    pub fn for_undo(&self) -> Result<&Self> {
+        if self.is_alive() {
+            self.forget_pools();
+            return Ok(self);
+        }
+        let second = self.second.get_or_init(|| {
+            let _step = logging::step("connecting to libvirt again, to roll back");
+            Self::open_again(&self.config).map(Box::new)
+        });
+        second.as_deref().map_err(Clone::clone)
+    }
+
+    pub(super) fn note_orphan(&self, what: String) {
+        self.orphans.borrow_mut().push(what);
+    }
+
+    /// What could not be rolled back so far.
+    pub fn orphans(&self) -> Vec<String> {
+        self.orphans.borrow().clone()
     }
 
     /// Connects again after a connection was lost. A libvirtd that is being restarted refuses to be connected to for a
@@ -75,7 +110,7 @@ impl Connection {
     ///
     /// # Errors
     /// The last attempt's, as for `open`.
-    pub fn open_again(config: &cpi_config::Libvirt) -> Result<Self> {
+    fn open_again(config: &cpi_config::Libvirt) -> Result<Self> {
         let mut config = config.clone();
         let deadline = Instant::now() + Duration::from_secs(config.connect_timeout);
         loop {
@@ -111,7 +146,7 @@ impl Connection {
     }
 
     /// Has libvirt asked for each pool anew, as before a roll-back: what failed may have stopped one.
-    pub fn forget_pools(&self) {
+    fn forget_pools(&self) {
         self.pools.borrow_mut().clear();
     }
 
@@ -289,4 +324,19 @@ impl Connection {
 /// Parses what libvirt itself wrote.
 pub(super) fn parse(what: &str, text: &str) -> Result<Element> {
     Element::parse(text).map_err(|e| Error::cpi(format!("libvirt's XML for {what} is {e}")))
+}
+
+#[cfg(test)]
+impl Connection {
+    /// libvirt's driver for tests, without a daemon.
+    pub(super) fn of_test_driver() -> Self {
+        Self {
+            connect: Connect::open(Some("test:///default")).unwrap(),
+            uri: "test:///default".to_owned(),
+            pools: RefCell::default(),
+            config: super::private_files::tests::libvirt(serde_json::json!({})),
+            second: OnceCell::new(),
+            orphans: RefCell::default(),
+        }
+    }
 }
