@@ -70,6 +70,17 @@ pub enum LibvirtType {
     Uri,
 }
 
+/// `settings.network_dhcp`: for which addresses of manual networks DHCP host entries are made, where the libvirt network
+/// serves DHCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkDhcp {
+    /// Those that the network's own DHCP would give to others, and those of NICs that ask by DHCP.
+    Auto,
+    Always,
+    Never,
+}
+
 /// `settings.domain_type`: what runs the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -216,9 +216,10 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "settings.network_dhcp",
-        Kind::Boolean,
-        "true",
-        "Whether DHCP host entries are made for manual networks where the libvirt network serves DHCP.",
+        Kind::Choice(&["auto", "always", "never"]),
+        r#""auto""#,
+        "For which addresses of manual networks DHCP host entries are made, where the libvirt network serves DHCP. `auto`: \
+         those that its own DHCP range has. `true` and `false` are `always` and `never`.",
     ),
     key(
         "settings.domain_type",

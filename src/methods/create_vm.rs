@@ -82,7 +82,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let needs = needs::of(&record.stemcell_properties(), config)?;
     let drive_image = settings_drive::image(vm, &needs, config)?;
     network::require(libvirt, &vm.nics)?;
-    network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;
+    let needs_entries = network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;
 
     let _guard = throttle::acquire(&config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
@@ -131,10 +131,12 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     });
     let domain = libvirt.define_domain(&xml, vm.cid.as_str())?;
     network::require_kept(libvirt, &vm.nics)?;
-    undo.push(format!("DHCP host entries of VM {}", vm.cid), || {
-        network::unreserve(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
-    });
-    network::reserve(libvirt, &config.settings, &vm.cid, &vm.nics)?;
+    if needs_entries {
+        undo.push(format!("DHCP host entries of VM {}", vm.cid), || {
+            network::unreserve(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
+        });
+        network::reserve(libvirt, &config.settings, &vm.cid, &vm.nics)?;
+    }
     if config.settings.vm_autostart {
         domain.set_autostart()?;
     }

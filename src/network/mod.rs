@@ -2,6 +2,7 @@
 //! and the networks that `create_network` makes.
 
 mod created;
+mod dhcp_range;
 mod presence;
 mod properties;
 mod request;
@@ -9,6 +10,7 @@ mod reservations;
 mod subnet;
 
 pub use created::{NewNetwork, delete, require_kept};
+pub use dhcp_range::{dhcp_ranges, gives_away};
 pub use presence::require;
 #[cfg(test)]
 pub use properties::DirectMode;
