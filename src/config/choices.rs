@@ -125,6 +125,22 @@ pub enum Firmware {
     Efi,
 }
 
+impl Firmware {
+    /// As cpi.json and records spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Efi => "efi",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Bios, Self::Efi]
+            .into_iter()
+            .find(|firmware| firmware.name() == name)
+    }
+}
+
 /// `settings.graphics`: what shows a VM's screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::Cpi;
 use crate::cid::Cid;
+use crate::config::Firmware;
 use crate::libvirt::{Connection, Pool};
 use crate::logging;
 use crate::measures::size;
@@ -26,10 +27,11 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let properties = StemcellProperties::parse(&Value::Object(cloud_properties.clone()))
         .map_err(|e| e.during("argument 2 (cloud_properties)"))?;
     let pool_name = cpi.config.settings.stemcell_pool();
-    let record = Record {
+    let mut record = Record {
         properties: cloud_properties,
         tags: tags(env)?,
         volume: stemcell::named_volume(&properties, pool_name)?,
+        firmware: None,
     };
 
     let libvirt = cpi.libvirt()?;
@@ -37,13 +39,14 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     pool.require_files()?;
     let cid = Cid::new_stemcell();
     let _guard = throttle::acquire(&cpi.config.throttle)?;
-    let uploaded = match &record.volume {
+    let (uploaded, firmware) = match &record.volume {
         Some(volume) => {
-            stemcell::check_volume(libvirt, volume, &properties)?;
-            Undo::new()
+            let volume = stemcell::check_volume(libvirt, volume, &properties)?;
+            (Undo::new(), stemcell::look_for_firmware(libvirt, &volume))
         }
         None => upload(libvirt, cpi, &pool, &cid, Path::new(&image_path), &properties)?,
     };
+    record.firmware = firmware.map(|firmware| firmware.name().to_owned());
     let mut recorded = Undo::new();
     // Before it is done: where the connection is lost, nobody knows whether it was.
     recorded.push(format!("record of stemcell {cid}"), || {
@@ -74,11 +77,11 @@ fn upload<'a>(
     cid: &Cid,
     image_path: &Path,
     properties: &StemcellProperties,
-) -> Result<Undo<'a>> {
+) -> Result<(Undo<'a>, Option<Firmware>)> {
     let name = cid.as_str();
     let _step = logging::step(format!("uploading stemcell {cid}"));
     let room = pool.room()?;
-    with_image(image_path, properties, |image| {
+    let ((volume, undo), announced) = with_image(image_path, properties, |image| {
         require_room(pool, room, least_bytes(image_path, image.capacity))
             .map_err(|e| e.during(format!("uploading stemcell {cid}")))?;
         let spec = VolumeSpec {
@@ -98,8 +101,13 @@ fn upload<'a>(
             VolumeFormat::Raw => length,
             VolumeFormat::Qcow2 => image.capacity,
         })?;
-        Ok(undo)
-    })
+        Ok((volume, undo))
+    })?;
+    let firmware = announced.or_else(|| stemcell::look_for_firmware(libvirt, &volume));
+    if let Some(firmware) = firmware {
+        log::info!("VMs of stemcell {cid} are started by {}", firmware.name());
+    }
+    Ok((undo, firmware))
 }
 
 /// Before anything is created.

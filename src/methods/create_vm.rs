@@ -79,7 +79,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let pool = libvirt.pool(vm.properties.storage_pool.as_ref().unwrap_or(&files.name))?;
     pool.require_copies()?;
     let (stemcell, record) = stemcell::get(libvirt, &files, &vm.stemcell_cid)?;
-    let needs = needs::of(&record.stemcell_properties(), config)?;
+    let needs = needs::of_vm(libvirt, vm, &stemcell, &record, config)?;
     let drive_image = settings_drive::image(vm, &needs, config)?;
     network::require(libvirt, &vm.nics)?;
     let needs_entries = network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;

@@ -6,8 +6,10 @@
 mod archive;
 mod bytes;
 mod find;
+mod firmware;
 mod image;
 mod light;
+mod ovf;
 mod pipeline;
 mod plain;
 mod properties;
@@ -18,10 +20,13 @@ mod vmdk;
 
 pub use archive::{least_bytes, with_image};
 pub use find::{find, get, require_kept};
+pub use firmware::{firmware, look as look_for_firmware};
 pub use image::Image;
 // For tests of bad input: the same readers, without a file.
 #[doc(hidden)]
 pub use archive::with_image_in;
+#[doc(hidden)]
+pub use firmware::of_file as firmware_of_file;
 #[doc(hidden)]
 pub use image::with_content;
 pub use light::{check_volume, named_volume};
