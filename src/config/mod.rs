@@ -184,7 +184,7 @@ pub struct Blobstore {
     pub options: SecretHash,
 }
 
-/// The SSH key that VMs get in their metadata.
+/// The SSH key for the user `vcap` of VMs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmSshKey {
