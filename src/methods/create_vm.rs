@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::Cpi;
 use crate::cid::Cid;
 use crate::config::Config;
+use crate::libvirt::Pool;
 use crate::logging;
 use crate::network;
-use crate::rpc::{Arguments, ErrorType, Result};
+use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::stemcell;
 use crate::throttle;
 use crate::undo::Undo;
@@ -71,6 +72,24 @@ pub fn plan(mut arguments: Arguments, config: &Config) -> Result<NewVm> {
     })
 }
 
+/// That the ephemeral disk could be full some day. Files and file systems have limits of their own, some pools below this
+/// one.
+fn require_possible_size(vm: &NewVm, pool: &Pool) -> Result<()> {
+    let asked = vm.properties.ephemeral_disk;
+    if asked == 0 {
+        return Ok(());
+    }
+    let limit = pool.capacity()? / MIB;
+    if asked <= limit {
+        return Ok(());
+    }
+    Err(Error::cloud(format!(
+        "argument 3 (cloud_properties): ephemeral_disk is {asked} MiB, but all of pool {} is {limit} MiB (lower it, or name \
+         a larger pool as storage_pool)",
+        pool.name
+    )))
+}
+
 fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let config = &cpi.config;
     let libvirt = cpi.libvirt()?;
@@ -78,6 +97,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     files.require_files()?;
     let pool = libvirt.pool(vm.properties.storage_pool.as_ref().unwrap_or(&files.name))?;
     pool.require_copies()?;
+    require_possible_size(vm, &pool)?;
     let (stemcell, record) = stemcell::get(libvirt, &files, &vm.stemcell_cid)?;
     let needs = needs::of_vm(libvirt, vm, &stemcell, &record, config)?;
     let drive_image = settings_drive::image(vm, &needs, config)?;
