@@ -2,7 +2,7 @@
 //! what an `.ovf` says.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ impl Disks<'_> {
     /// A stemcell with this disk as qemu-img writes it, under this name, and an `.ovf` if there is one.
     fn stemcell(
         &mut self,
-        disk: &PathBuf,
+        disk: &Path,
         format: &[&str],
         name: &str,
         ovf: Option<&str>,
