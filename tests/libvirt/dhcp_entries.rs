@@ -163,7 +163,8 @@ fn only_addresses_that_the_networks_dhcp_gives_away_get_entries() {
         assert!(found.iter().all(|(name, _)| name.starts_with(&vm)), "{found:?}");
         let mut addresses: Vec<String> = found.drain(..).map(|(_, address)| address).collect();
         let mut expected: Vec<String> = expected.into_iter().cloned().collect();
-        (addresses.sort(), expected.sort());
+        addresses.sort();
+        expected.sort();
         assert_eq!(addresses, expected, "{setting}");
         // Entries that are there go with their VM, whatever is configured by then.
         sandbox.configure(json!({"settings": {"network_dhcp": "never"}}));
