@@ -15,10 +15,11 @@ mod vm;
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use serde_json::Value;
 
-use bosh_cpi::rpc::{Arguments, Error, Request, Response, Result};
+use bosh_cpi::rpc::{Arguments, Error, Request, Response, Result, summary};
 use bosh_cpi::{interrupt, logging};
 use cpi_config::Config;
 pub use libvirt_host::become_client_if_asked;
@@ -63,23 +64,37 @@ fn serve(cli: &Cli) {
 /// tests of bad input, which must not get at a real libvirt.
 #[doc(hidden)]
 pub fn respond(input: impl Read, configure: impl FnOnce(&Request) -> Result<Config>) -> String {
-    let outcome = even_when_it_panics(|| answer(input, configure));
+    let started = Instant::now();
+    let mut method = None;
+    let outcome = even_when_it_panics(|| answer(input, configure, &mut method));
+    if let Err(error) = &outcome {
+        log::error!("{}: {}", error.error_type.name(), error.message);
+    }
+    let summary = summary::line(
+        method.as_deref(),
+        logging::request_id(),
+        started.elapsed(),
+        &outcome,
+    );
+    log::info!("call {summary}");
     let log = match &outcome {
         Ok(_) => String::new(),
-        Err(error) => {
-            log::error!("{}: {}", error.error_type.name(), error.message);
-            logging::kept_lines()
-        }
+        Err(_) => logging::unread_lines(),
     };
     Response::new(outcome, log).to_json()
 }
 
-fn answer(input: impl Read, configure: impl FnOnce(&Request) -> Result<Config>) -> Result<Value> {
+/// Notes the method as soon as it is known.
+fn answer(
+    input: impl Read,
+    configure: impl FnOnce(&Request) -> Result<Config>,
+    method: &mut Option<String>,
+) -> Result<Value> {
     let request = Request::read(input)?;
     logging::set_request_id(request.id());
+    *method = Some(request.method.clone());
     let config = configure(&request)?;
     request.check_api_version()?;
-    let _step = logging::step(request.method.clone());
     let cpi = Cpi::new(config, request.api_version);
     methods::dispatch(&request.method, Arguments::new(request.arguments), &cpi)
 }

@@ -14,8 +14,8 @@ use bosh_cpi::cid::Cid;
 use bosh_cpi::logging;
 use bosh_cpi::measures::size;
 use bosh_cpi::rpc::{Arguments, Cause, Error, ErrorType, Result};
-use libvirt_host::Undo;
-use libvirt_host::{Connection, Pool};
+use cpi_config::Firmware;
+use libvirt_host::{Connection, Pool, Undo};
 use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
 use stemcell_image::{StemcellProperties, least_bytes, with_image};
 
@@ -27,10 +27,11 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let properties = StemcellProperties::parse(&Value::Object(cloud_properties.clone()))
         .map_err(|e| e.during("argument 2 (cloud_properties)"))?;
     let pool_name = cpi.config.settings.stemcell_pool();
-    let record = Record {
+    let mut record = Record {
         properties: cloud_properties,
         tags: tags(env)?,
         volume: stemcell::named_volume(&properties, pool_name)?,
+        firmware: None,
     };
 
     let libvirt = cpi.libvirt()?;
@@ -38,13 +39,14 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     pool.require_files()?;
     let cid = Cid::new_stemcell();
     let _guard = throttle::acquire(&cpi.config.throttle)?;
-    let uploaded = match &record.volume {
+    let (uploaded, firmware) = match &record.volume {
         Some(volume) => {
-            stemcell::check_volume(libvirt, volume, &properties)?;
-            Undo::new(libvirt)
+            let volume = stemcell::check_volume(libvirt, volume, &properties)?;
+            (Undo::new(libvirt), stemcell::look_for_firmware(libvirt, &volume))
         }
         None => upload(libvirt, &pool, &cid, Path::new(&image_path), &properties)?,
     };
+    record.firmware = firmware.map(|firmware| firmware.name().to_owned());
     let mut recorded = Undo::new(libvirt);
     recorded.push(format!("record of stemcell {cid}"), |libvirt| {
         Record::delete(&libvirt.pool(pool_name)?, &cid)
@@ -73,11 +75,11 @@ fn upload<'a>(
     cid: &Cid,
     image_path: &Path,
     properties: &StemcellProperties,
-) -> Result<Undo<'a>> {
+) -> Result<(Undo<'a>, Option<Firmware>)> {
     let name = cid.as_str();
     let _step = logging::step(format!("uploading stemcell {cid}"));
     let room = pool.room()?;
-    with_image(image_path, properties, |image| {
+    let ((volume, undo), announced) = with_image(image_path, properties, |image| {
         require_room(pool, room, least_bytes(image_path, image.capacity))
             .map_err(|e| e.during(format!("uploading stemcell {cid}")))?;
         let spec = VolumeSpec {
@@ -98,8 +100,13 @@ fn upload<'a>(
             VolumeFormat::Raw => length,
             VolumeFormat::Qcow2 => image.capacity,
         })?;
-        Ok(undo)
-    })
+        Ok((volume, undo))
+    })?;
+    let firmware = announced.or_else(|| stemcell::look_for_firmware(libvirt, &volume));
+    if let Some(firmware) = firmware {
+        log::info!("VMs of stemcell {cid} are started by {}", firmware.name());
+    }
+    Ok((undo, firmware))
 }
 
 /// Before anything is created.

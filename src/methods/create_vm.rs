@@ -14,8 +14,9 @@ use crate::vm::{
 };
 use bosh_cpi::cid::Cid;
 use bosh_cpi::logging;
-use bosh_cpi::rpc::{Arguments, ErrorType, Result};
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
 use cpi_config::Config;
+use libvirt_host::Pool;
 use libvirt_host::Undo;
 use libvirt_host::volume_name::{EPHEMERAL, SETTINGS};
 use libvirt_xml::volume::{VolumeFormat, VolumeSpec, from_template};
@@ -71,6 +72,24 @@ pub fn plan(mut arguments: Arguments, config: &Config) -> Result<NewVm> {
     })
 }
 
+/// That the ephemeral disk could be full some day. Files and file systems have limits of their own, some pools below this
+/// one.
+fn require_possible_size(vm: &NewVm, pool: &Pool) -> Result<()> {
+    let asked = vm.properties.ephemeral_disk;
+    if asked == 0 {
+        return Ok(());
+    }
+    let limit = pool.capacity()? / MIB;
+    if asked <= limit {
+        return Ok(());
+    }
+    Err(Error::cloud(format!(
+        "argument 3 (cloud_properties): ephemeral_disk is {asked} MiB, but all of pool {} is {limit} MiB (lower it, or name \
+         a larger pool as storage_pool)",
+        pool.name
+    )))
+}
+
 fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     let config = &cpi.config;
     let libvirt = cpi.libvirt()?;
@@ -78,11 +97,12 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     files.require_files()?;
     let pool = libvirt.pool(vm.properties.storage_pool.as_ref().unwrap_or(&files.name))?;
     pool.require_copies()?;
+    require_possible_size(vm, &pool)?;
     let (stemcell, record) = stemcell::get(libvirt, &files, &vm.stemcell_cid)?;
-    let needs = needs::of(&record.stemcell_properties(), config)?;
+    let needs = needs::of_vm(libvirt, vm, &stemcell, &record, config)?;
     let drive_image = settings_drive::image(vm, &needs, config)?;
     network::require(libvirt, &vm.nics)?;
-    network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;
+    let needs_entries = network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;
 
     let _guard = throttle::acquire(&config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
@@ -129,10 +149,12 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     });
     let domain = libvirt.define_domain(&xml, vm.cid.as_str())?;
     network::require_kept(libvirt, &vm.nics)?;
-    undo.push(format!("DHCP host entries of VM {}", vm.cid), |libvirt| {
-        network::unreserve(libvirt, &vm.cid).map(drop)
-    });
-    network::reserve(libvirt, &config.settings, &vm.cid, &vm.nics)?;
+    if needs_entries {
+        undo.push(format!("DHCP host entries of VM {}", vm.cid), |libvirt| {
+            network::unreserve(libvirt, &vm.cid).map(drop)
+        });
+        network::reserve(libvirt, &config.settings, &vm.cid, &vm.nics)?;
+    }
     if config.settings.vm_autostart {
         domain.set_autostart()?;
     }

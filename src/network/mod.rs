@@ -2,6 +2,7 @@
 //! and the networks that `create_network` makes.
 
 mod created;
+mod dhcp_range;
 mod nics;
 mod presence;
 mod properties;
@@ -10,6 +11,7 @@ mod reservations;
 mod subnet;
 
 pub use created::{NewNetwork, delete, require_kept};
+pub use dhcp_range::{dhcp_ranges, gives_away};
 pub use nics::{Nic, plan as plan_nics};
 pub use presence::require;
 use properties::{NIC_PROPERTIES, parse as parse_properties, take_nic_properties};

@@ -20,6 +20,8 @@ pub struct Nic {
     pub properties: NicProperties,
     /// The static addresses on it, in the order of the networks.
     pub addresses: Vec<IpAddr>,
+    /// Whether one of its networks is dynamic, so that the guest asks for an address on it.
+    pub asks_dhcp: bool,
 }
 
 /// A NIC for each network, one for all networks of a `nic_group`, none for a vip.
@@ -78,6 +80,7 @@ pub fn plan(networks: &Map<String, Value>, default_network: &str) -> Result<Vec<
             }
             Some((_, nic)) => {
                 nic.networks.push(name.clone());
+                nic.asks_dhcp |= address.is_none();
                 nic.addresses.extend(address);
             }
             None => nics.push((
@@ -87,6 +90,7 @@ pub fn plan(networks: &Map<String, Value>, default_network: &str) -> Result<Vec<
                     networks: vec![name.clone()],
                     link,
                     properties,
+                    asks_dhcp: address.is_none(),
                     addresses: address.into_iter().collect(),
                 },
             )),
@@ -178,6 +182,10 @@ mod tests {
             ]
         );
         assert_ne!(nics[0].mac, nics[1].mac);
+        assert_eq!(
+            nics.iter().map(|nic| nic.asks_dhcp).collect::<Vec<_>>(),
+            [false, true]
+        );
     }
 
     #[test]

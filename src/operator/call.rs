@@ -33,7 +33,7 @@ pub fn run(call: &Call, config: Config) -> Result<bool> {
         let log = if succeeded {
             String::new()
         } else {
-            logging::kept_lines()
+            logging::unread_lines()
         };
         print(&format!("{}\n", Response::new(outcome, log).to_json()))?;
         return Ok(succeeded);

@@ -232,6 +232,7 @@ fn of_stemcell(libvirt: &Connection, host: &Host, cid: &Cid, columns: usize) -> 
         "vms": found.vms,
         "properties": record.as_ref().map(|record| &record.properties),
         "tags": record.as_ref().map(|record| &record.tags),
+        "firmware": record.as_ref().and_then(|record| record.firmware.as_deref()),
     })))
 }
 

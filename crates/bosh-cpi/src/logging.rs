@@ -6,8 +6,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::progress;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::fs::FileType;
 
-/// What the response's `log` holds of a call at most, bytes; the newest lines win.
+/// What the response's `log` holds of a call at most, where nobody reads stderr, bytes; the newest lines win.
 const KEPT_BYTES: usize = 64 * 1024;
 
 struct Logger {
@@ -45,9 +46,28 @@ pub fn request_id() -> &'static str {
         .map_or("-", |id| if id.is_empty() { "-" } else { id })
 }
 
-/// What was logged so far, for the response of a failed call.
-pub fn kept_lines() -> String {
+/// What was logged so far, for the response of a failed call, where nobody reads stderr; else nothing. The Director puts
+/// both into the same log of its task.
+pub fn unread_lines() -> String {
+    if is_read() {
+        return String::new();
+    }
     LOGGER.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Whether somebody may keep what is logged: stderr does not lead to `/dev/null`, where it also leads when it was closed.
+fn is_read() -> bool {
+    let (stderr, nowhere) = (
+        rustix::fs::fstat(rustix::stdio::stderr()),
+        rustix::fs::stat("/dev/null"),
+    );
+    match (stderr, nowhere) {
+        (Ok(stderr), Ok(nowhere)) => {
+            let is_device = FileType::from_raw_mode(stderr.st_mode) == FileType::CharacterDevice;
+            !is_device || stderr.st_rdev != nowhere.st_rdev
+        }
+        (stderr, _) => stderr.is_ok(),
+    }
 }
 
 /// Logs at INFO what a step was and how long it took, when the value is dropped.

@@ -70,6 +70,17 @@ pub enum LibvirtType {
     Uri,
 }
 
+/// `settings.network_dhcp`: for which addresses of manual networks DHCP host entries are made, where the libvirt network
+/// serves DHCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkDhcp {
+    /// Those that the network's own DHCP would give to others, and those of NICs that ask by DHCP.
+    Auto,
+    Always,
+    Never,
+}
+
 /// `settings.domain_type`: what runs the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -112,6 +123,22 @@ pub enum Firmware {
     Bios,
     /// UEFI.
     Efi,
+}
+
+impl Firmware {
+    /// As cpi.json and records spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Efi => "efi",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Bios, Self::Efi]
+            .into_iter()
+            .find(|firmware| firmware.name() == name)
+    }
 }
 
 /// `settings.graphics`: what shows a VM's screen.

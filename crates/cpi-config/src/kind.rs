@@ -44,6 +44,11 @@ impl Kind {
                 .iter()
                 .find(|name| name.eq_ignore_ascii_case(text))
                 .map(|name| Value::from(*name)),
+            // What could once be switched on or off only.
+            (Self::Choice(names), Value::Bool(on)) => {
+                let meant = if *on { "always" } else { "never" };
+                names.contains(&meant).then(|| Value::from(meant))
+            }
             (Self::Strings, Value::Array(items)) => {
                 if let Some(index) = items.iter().position(|item| !item.is_string()) {
                     let item = shown(&items[index]);

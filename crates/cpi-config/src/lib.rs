@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 pub use choices::{
     BootDiskClone, ConfigDriveFormat, DiskBus, DomainType, Firmware, Graphics, LibvirtType, LogLevel,
-    StemcellType, ThrottleName,
+    NetworkDhcp, StemcellType, ThrottleName,
 };
 pub use mistakes::Mistake;
 pub use secret::{Secret, SecretHash};
@@ -111,8 +111,7 @@ pub struct Settings {
     pub storage_volume: String,
     pub manual_network_interface: String,
     pub network_dhcp_ip: String,
-    /// Whether DHCP host entries are made for manual networks where the libvirt network serves DHCP.
-    pub network_dhcp: bool,
+    pub network_dhcp: NetworkDhcp,
     pub domain_type: DomainType,
     /// Empty: q35 with UEFI, else libvirt's default machine type.
     pub machine: String,
@@ -185,7 +184,7 @@ pub struct Blobstore {
     pub options: SecretHash,
 }
 
-/// The SSH key that VMs get in their metadata.
+/// The SSH key for the user `vcap` of VMs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmSshKey {

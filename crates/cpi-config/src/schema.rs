@@ -216,9 +216,10 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "settings.network_dhcp",
-        Kind::Boolean,
-        "true",
-        "Whether DHCP host entries are made for manual networks where the libvirt network serves DHCP.",
+        Kind::Choice(&["auto", "always", "never"]),
+        r#""auto""#,
+        "For which addresses of manual networks DHCP host entries are made, where the libvirt network serves DHCP. `auto`: \
+         those that its own DHCP range has. `true` and `false` are `always` and `never`.",
     ),
     key(
         "settings.domain_type",
@@ -236,8 +237,8 @@ pub const KEYS: &[Key] = &[
         "settings.firmware",
         Kind::Choice(&["auto", "bios", "efi"]),
         r#""auto""#,
-        "What starts the guest. `auto`: `efi` for vSphere stemcells of Ubuntu Noble, which are built for it, `bios` \
-         for all others. `efi` is without secure boot.",
+        "What starts the guest. `auto`: what the stemcell's disk is made for, as its `.ovf` says or its partitions show. \
+         `efi` is without secure boot.",
     ),
     key(
         "settings.cpu_mode",
@@ -361,7 +362,7 @@ pub const KEYS: &[Key] = &[
         "vm_ssh_key.public_key",
         Kind::String,
         r#""""#,
-        "SSH public key given to VMs in their metadata. Empty: none.",
+        "SSH public key for the user `vcap` of VMs, in addition to `authorized_keys` of their `env.bosh`. Empty: none.",
     ),
     key(
         "throttle.name",

@@ -42,7 +42,8 @@ fn an_empty_file_is_valid() {
     assert_eq!(config.settings.storage_pool_name, "default");
     assert_eq!(config.settings.stemcell_pool(), "default");
     assert_eq!(config.settings.detach_timeout, 60);
-    assert!(config.settings.wipe_block_volumes && config.settings.network_dhcp);
+    assert!(config.settings.wipe_block_volumes);
+    assert_eq!(config.settings.network_dhcp, NetworkDhcp::Auto);
     assert_eq!(config.stemcell.formats.len(), 6);
     assert_eq!(config.stemcell.stemcell_type, None);
     assert_eq!((config.settings.disk_bus, config.settings.firmware), (None, None));
@@ -93,6 +94,24 @@ fn every_choice_is_understood_in_any_case() {
     );
     assert_eq!("debug".parse(), Ok(LogLevel::Debug));
     assert!("loud".parse::<LogLevel>().is_err());
+}
+
+#[test]
+fn what_was_a_switch_is_still_understood() {
+    let network_dhcp = |value| {
+        valid(json!({"settings": {"network_dhcp": value}}))
+            .settings
+            .network_dhcp
+    };
+    for (value, expected) in [
+        (json!(true), NetworkDhcp::Always),
+        (json!(false), NetworkDhcp::Never),
+        (json!("never"), NetworkDhcp::Never),
+    ] {
+        assert_eq!(network_dhcp(value), expected);
+    }
+    let wrong = refusal(json!({"settings": {"domain_type": true}}), json!({}));
+    assert!(wrong.contains("settings.domain_type: expected one of"), "{wrong}");
 }
 
 #[test]

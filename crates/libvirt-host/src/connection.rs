@@ -42,6 +42,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Whether libvirtd most likely runs on this machine.
+    pub fn is_local(&self) -> bool {
+        uri::is_local(&self.uri)
+    }
+
     /// Connects as the configuration says, within `libvirt.connect_timeout`.
     ///
     /// # Errors

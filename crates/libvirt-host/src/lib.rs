@@ -33,7 +33,7 @@ pub use connection::Connection;
 pub use dnsmasq_directory::NETWORK_PREFIX as DNSMASQ_NETWORK_PREFIX;
 pub use domain::{Changes, Domain};
 pub use ffi::RemovedDevices;
-pub use inspect::{DomainStatus, VolumeDetails};
+pub use inspect::{DomainStatus, PoolInfo, VolumeDetails};
 pub use library::{Library, ssh_client};
 pub use network::Network;
 pub use pool::{Pool, PoolKind};

@@ -76,6 +76,15 @@ fn authority(config: &Libvirt) -> String {
     format!("{user}{host}{port}")
 }
 
+/// Whether libvirtd is reached by a socket of this machine, so that most likely it runs here.
+pub fn is_local(uri: &str) -> bool {
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return false;
+    };
+    let over_socket = !scheme.contains('+') || scheme.ends_with("+unix");
+    over_socket && rest.starts_with('/')
+}
+
 /// The URI as messages show it: parameters may name keys, or hold whatever an operator put there.
 pub fn without_parameters(uri: &str) -> &str {
     uri.split('?').next().unwrap_or(uri)
@@ -97,6 +106,20 @@ mod tests {
     use super::*;
     use crate::private_files::tests::libvirt;
     use serde_json::json;
+
+    #[test]
+    fn sockets_of_this_machine_are_local() {
+        for (uri, local) in [
+            ("qemu:///system", true),
+            ("qemu+unix:///system", true),
+            ("qemu+tcp://h/system", false),
+            ("qemu+ssh:///system", false),
+            ("qemu://h/system", false),
+            ("qemu", false),
+        ] {
+            assert_eq!(is_local(uri), local, "{uri}");
+        }
+    }
 
     #[test]
     fn every_transport_has_its_uri() {

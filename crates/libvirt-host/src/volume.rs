@@ -163,7 +163,8 @@ impl Volume {
         self.read(connection, 0, limit)
     }
 
-    pub(super) fn read(&self, connection: &Connection, offset: u64, length: u64) -> Result<Vec<u8>> {
+    /// So many bytes of the content (0: all) from this offset on; fewer where it ends.
+    pub fn read(&self, connection: &Connection, offset: u64, length: u64) -> Result<Vec<u8>> {
         let failed = |e| self.failed("downloading", e);
         let stream = Stream::new(&connection.connect, 0).map_err(failed)?;
         self.when_free(|| self.volume.download(&stream, offset, length, 0))

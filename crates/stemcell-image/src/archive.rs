@@ -1,9 +1,10 @@
 //! A stemcell's `image` file: a tar, gzipped or not, with one disk image in it, or with an OVA, which is a tar too.
 
 use super::image::{self, HEAD_BYTES, Image};
-use super::{MIB, Pipeline, StemcellProperties};
+use super::{MIB, Pipeline, StemcellProperties, ovf};
 use bosh_cpi::progress::{Progress, Reading};
 use bosh_cpi::rpc::{Error, Result};
+use cpi_config::Firmware;
 use flate2::bufread::MultiGzDecoder;
 use std::cell::Cell;
 use std::fs::File;
@@ -26,7 +27,7 @@ const BESIDE_THE_IMAGE: u64 = 4 * MIB;
 
 /// Finds the disk image in the stemcell's `image` file at `path`, and lets `consume` read all of it. Then
 /// reads the archive to its end; if that shows it to be damaged, what `consume` returned is dropped, so a
-/// guard in there undoes its work.
+/// guard in there undoes its work. Also returns the firmware that an `.ovf` beside the image names, if one does.
 ///
 /// Errors: what `consume` failed with; `CloudError`, naming the file, when it can't be read, is no tar,
 /// damaged or cut short, holds no image or more than one, when the image's size disagrees with `properties`,
@@ -35,7 +36,7 @@ pub fn with_image<T>(
     path: &Path,
     properties: &StemcellProperties,
     consume: impl FnOnce(Image<'_>) -> Result<T>,
-) -> Result<T> {
+) -> Result<(T, Option<Firmware>)> {
     let outcome = open(path).and_then(|file| with_image_in(file, properties, consume));
     outcome.map_err(|error| error.during(format!("stemcell image {}", path.display())))?
 }
@@ -45,7 +46,7 @@ pub fn with_image_in<T>(
     mut archive: impl BufRead + Send + 'static,
     properties: &StemcellProperties,
     consume: impl FnOnce(Image<'_>) -> Result<T>,
-) -> Result<Result<T>> {
+) -> Result<Result<(T, Option<Firmware>)>> {
     let start = archive.fill_buf().map_err(not_opened)?;
     if start.is_empty() {
         return Err(Error::cloud("the file is empty"));
@@ -91,6 +92,8 @@ struct Search<'a, T, F> {
     /// Until there is an image for it.
     consume: Option<F>,
     consumed: Option<T>,
+    /// As an `.ovf` says.
+    firmware: Option<Firmware>,
     /// Names of what is no image.
     seen: Vec<String>,
 }
@@ -100,13 +103,14 @@ fn read_archive<T>(
     mut source: Pipeline,
     properties: &StemcellProperties,
     consume: impl FnOnce(Image<'_>) -> Result<T>,
-) -> Result<Result<T>> {
+) -> Result<Result<(T, Option<Firmware>)>> {
     let meter = Meter::default();
     let mut search = Search {
         properties,
         meter: &meter,
         consume: Some(consume),
         consumed: None,
+        firmware: None,
         seen: Vec::new(),
     };
     let mut metered = Metered {
@@ -120,7 +124,11 @@ fn read_archive<T>(
         Ok(Err(error)) => return Ok(Err(error)),
         Err(error) => return Err(error),
     };
-    search.consumed.map(Ok).ok_or_else(|| no_image(&search.seen))
+    let firmware = search.firmware;
+    search
+        .consumed
+        .map(|consumed| Ok((consumed, firmware)))
+        .ok_or_else(|| no_image(&search.seen))
 }
 
 impl<T, F: FnOnce(Image<'_>) -> Result<T>> Search<'_, T, F> {
@@ -181,9 +189,18 @@ impl<T, F: FnOnce(Image<'_>) -> Result<T>> Search<'_, T, F> {
                 .map_err(|e| e.during(name))?
                 .map(|value| self.consumed = Some(value)));
         }
-        let passed = io::copy(entry, &mut io::sink()).map_err(|e| self.while_passing(name, e))?;
-        if passed < size - head.len() as u64 {
+        let is_ovf = is_file && size <= ovf::MAX_BYTES && image::extension(name).as_deref() == Some("ovf");
+        let mut rest = Vec::new();
+        let passed = if is_ovf {
+            entry.read_to_end(&mut rest).map(|length| length as u64)
+        } else {
+            io::copy(entry, &mut io::sink())
+        };
+        if passed.map_err(|e| self.while_passing(name, e))? < size - head.len() as u64 {
             return Err(Error::cloud(format!("cut short in {name}")));
+        }
+        if is_ovf {
+            self.firmware = self.firmware.or(ovf::firmware(&[head, rest].concat()));
         }
         if self.seen.len() < 10 {
             self.seen.push(name.to_owned());

@@ -5,7 +5,9 @@
 
 mod archive;
 mod bytes;
+mod firmware;
 mod image;
+mod ovf;
 mod pipeline;
 mod plain;
 mod properties;
@@ -14,6 +16,7 @@ mod vhd;
 mod vmdk;
 
 pub use archive::{least_bytes, with_image, with_image_in};
+pub use firmware::{ReadAt, of_file as firmware_of_file};
 pub use image::{Image, with_content};
 pub use pipeline::Pipeline;
 pub use properties::StemcellProperties;

@@ -2,8 +2,10 @@
 //!
 //! Source: QEMU's `docs/interop/qcow2.txt`.
 
+mod disk;
 mod tables;
 
+pub use disk::read;
 pub use tables::Checked;
 
 use super::MAX_VIRTUAL_SIZE;

@@ -1,5 +1,5 @@
 //! A stemcell's `image` file, from the archive to the disk in it. The first byte of an input says what is done with it,
-//! the file follows. An OVF is passed over: nothing in it is believed.
+//! the file follows. Of an OVF nothing is believed but what it says about firmware.
 
 use std::io::Cursor;
 
@@ -40,7 +40,10 @@ pub fn run(bytes: &[u8]) -> bool {
 pub fn seeds() -> Vec<Vec<u8>> {
     let (qcow2, vmdk) = (made::qcow2(3), made::vmdk(true));
     let ova = made::tar(&[
-        ("image.ovf", b"<Envelope/>"),
+        (
+            "image.ovf",
+            b"<Envelope><vmw:Config vmw:key='firmware' vmw:value='efi'/></Envelope>",
+        ),
         ("image-disk1.vmdk", &vmdk),
         ("image.mf", b"SHA256= 0"),
     ]);

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::request::wrong_type;
-use super::{Error, Result};
+use super::{Error, Result, summary};
 use crate::cid::Cid;
 
 /// Largest size a disk may have, MiB: 8 EiB less a bit, so that bytes fit into an `i64`.
@@ -110,5 +110,7 @@ fn cid_of(what: &str, value: &Value) -> Result<Cid> {
     let Value::String(text) = value else {
         return Err(wrong_type(what, "a string", value));
     };
-    Cid::new(text).map_err(|reason| Error::cpi(format!("{what}: {reason}")))
+    let cid = Cid::new(text).map_err(|reason| Error::cpi(format!("{what}: {reason}")))?;
+    summary::note(&cid);
+    Ok(cid)
 }

@@ -4,6 +4,7 @@ mod arguments;
 mod error;
 mod request;
 mod response;
+pub mod summary;
 
 pub use arguments::Arguments;
 pub use error::{Cause, Error, ErrorType, Result};

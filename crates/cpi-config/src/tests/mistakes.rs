@@ -94,7 +94,7 @@ fn mistakes_say_where_and_what() {
         ),
         (
             json!({"settings": {"network_dhcp": "yes"}}),
-            "settings.network_dhcp: expected true or false, got \"yes\"",
+            "settings.network_dhcp: expected one of auto, always, never, got \"yes\"",
         ),
         (
             json!({"settings": {"vm_domain": 1}}),

@@ -77,7 +77,7 @@ fn with_bytes<T>(bytes: &[u8], disk: Option<u64>, consume: impl FnOnce(Image<'_>
         disk,
         ..Default::default()
     };
-    with_image(file.path(), &properties, consume)
+    with_image(file.path(), &properties, consume).map(|(consumed, _)| consumed)
 }
 
 fn read(bytes: &[u8]) -> Result<Found> {

@@ -12,9 +12,9 @@ use bosh_cpi::sparse::{Content, Piece};
 /// Bounds what is remembered: as many second tables as a disk of 32 TiB has with QEMU's clusters.
 const MAX_FIRST_ENTRIES: u32 = 65_536;
 
-const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
-const IS_COMPRESSED: u64 = 1 << 62;
-const IS_ZERO: u64 = 1;
+pub(super) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+pub(super) const IS_COMPRESSED: u64 = 1 << 62;
+pub(super) const IS_ZERO: u64 = 1;
 
 /// A file's content, checked as it passes.
 pub struct Checked<C> {
