@@ -5,7 +5,6 @@ mod choices;
 mod kind;
 mod mistakes;
 mod overlay;
-mod position;
 pub mod schema;
 mod secret;
 mod validate;
@@ -22,7 +21,6 @@ pub use choices::{
     BootDiskClone, ConfigDriveFormat, DiskBus, DomainType, Firmware, Graphics, LibvirtType, LogLevel,
     NetworkDhcp, StemcellType, ThrottleName,
 };
-pub use mistakes::Mistake;
 pub use secret::{Secret, SecretHash};
 pub use validate::is_cpu_mode;
 
@@ -231,11 +229,11 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads `path` by itself, for a person who mends it: all mistakes with their places, or the configuration.
+    /// Reads `path` by itself, for a person who mends it: all mistakes, or the configuration.
     ///
     /// # Errors
     /// `CpiError` when the file can't be read.
-    pub fn check(path: &Path) -> Result<std::result::Result<Self, Vec<Mistake>>> {
+    pub fn check(path: &Path) -> Result<std::result::Result<Self, Vec<String>>> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Error::cpi(format!("configuration {} can't be read: {error}", path.display()))
         })?;
@@ -244,18 +242,15 @@ impl Config {
 
     /// As `check`, of a file with this text.
     #[doc(hidden)]
-    pub fn check_text(text: &str) -> Result<std::result::Result<Self, Vec<Mistake>>> {
+    pub fn check_text(text: &str) -> Result<std::result::Result<Self, Vec<String>>> {
         let file = match serde_json::from_str(text) {
             Ok(file) => file,
             Err(error) => {
-                return Ok(Err(vec![Mistake {
-                    message: format!("not JSON: {error}"),
-                    position: Some((error.line(), error.column())),
-                }]));
+                return Ok(Err(vec![format!("not JSON: {error}")]));
             }
         };
         let (config, mistakes) = Self::read(file, &Map::new())?;
-        let mistakes = mistakes.located_in(text);
+        let mistakes = mistakes.into_messages();
         Ok(if mistakes.is_empty() {
             Ok(config)
         } else {

@@ -2,8 +2,6 @@
 
 use serde_json::Value;
 
-use super::position;
-
 use bosh_cpi::rpc::{Error, Result};
 
 /// Where a value came from.
@@ -21,24 +19,9 @@ pub(super) struct Mistakes {
     paths: Vec<String>,
 }
 
-/// One mistake, for a person who mends it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// The key and what is wrong with it.
-    pub message: String,
-    /// Line and column in the file, from 1; none for what is missing there.
-    pub position: Option<(usize, usize)>,
-}
-
 impl Mistakes {
-    /// All mistakes, with their places in the text that they were found in.
-    pub(super) fn located_in(self, text: &str) -> Vec<Mistake> {
-        let both = self.messages.into_iter().zip(self.paths);
-        both.map(|(message, path)| Mistake {
-            message,
-            position: position::find(text, &path),
-        })
-        .collect()
+    pub(super) fn into_messages(self) -> Vec<String> {
+        self.messages
     }
 
     /// Notes that the value at `path` is wrong. `message` shows no secret.

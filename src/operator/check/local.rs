@@ -7,22 +7,16 @@ use crate::throttle;
 use cpi_config::{Config, Throttle, ThrottleName};
 use libvirt_host::Library;
 
-/// Every mistake, where it stands; the configuration when there is none.
+/// Every mistake; the configuration when there is none.
 pub fn config(path: &Path) -> (Vec<Finding>, Option<Config>) {
     let shown = path.display();
     let what = "configuration";
     match Config::check(path) {
         Ok(Ok(config)) => (vec![Finding::ok(what, shown.to_string())], Some(config)),
         Ok(Err(mistakes)) => {
-            let place = |position| match position {
-                Some((line, column)) => format!("{shown}:{line}:{column}"),
-                None => shown.to_string(),
-            };
             let mut findings: Vec<Finding> = mistakes
                 .into_iter()
-                .map(|mistake| {
-                    Finding::wrong(what, format!("{}: {}", place(mistake.position), mistake.message))
-                })
+                .map(|mistake| Finding::wrong(what, format!("{shown}: {mistake}")))
                 .collect();
             if let Some(last) = findings.last_mut() {
                 last.cure = Some(
