@@ -5,13 +5,12 @@ use super::{DiskProperties, Record, find, state, unread_pools, users};
 use crate::sidecar;
 use bosh_cpi::cid::Cid;
 use bosh_cpi::logging;
+use bosh_cpi::measures::MIB;
 use bosh_cpi::rpc::{Error, Result};
 use cpi_config::Config;
 use libvirt_host::volume_name::VolumeName;
 use libvirt_host::{Connection, PoolKind, Volume, VolumeState};
 use libvirt_xml::volume::{Preallocation, VolumeFormat, VolumeSpec, allocate_fully, from_template};
-
-const MIB: u64 = 1024 * 1024;
 
 /// What LVM makes volumes of, if it is not told otherwise, bytes.
 const EXTENT: u64 = 4 * MIB;

@@ -6,9 +6,8 @@ use serde_json::Value;
 use super::Cpi;
 use crate::vm::VmProperties;
 use bosh_cpi::cloud_properties::CloudProperties;
+use bosh_cpi::measures::MIB;
 use bosh_cpi::rpc::{Arguments, Error, Result};
-
-const MIB: u64 = 1024 * 1024;
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let requirements = arguments.object("desired_instance_size")?;

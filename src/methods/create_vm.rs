@@ -14,14 +14,13 @@ use crate::vm::{
 };
 use bosh_cpi::cid::Cid;
 use bosh_cpi::logging;
+use bosh_cpi::measures::MIB;
 use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
 use cpi_config::Config;
 use libvirt_host::Pool;
 use libvirt_host::Undo;
 use libvirt_host::volume_name::{EPHEMERAL, SETTINGS};
 use libvirt_xml::volume::{VolumeFormat, VolumeSpec, from_template};
-
-const MIB: u64 = 1024 * 1024;
 
 pub fn call(arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let vm = plan(arguments, &cpi.config)?;

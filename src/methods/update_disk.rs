@@ -8,12 +8,11 @@ use super::Cpi;
 use crate::disk::{self, Claim, DiskProperties, Record, users};
 use bosh_cpi::cid::Cid;
 use bosh_cpi::logging;
+use bosh_cpi::measures::MIB;
 use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
 use libvirt_host::Undo;
 use libvirt_host::{Connection, PoolKind, Volume, VolumeState};
 use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
-
-const MIB: u64 = 1024 * 1024;
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;

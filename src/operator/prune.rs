@@ -20,9 +20,9 @@ use super::{print, to_json};
 use crate::cli::Prune;
 use crate::{network, vm};
 use bosh_cpi::cid::Cid;
+use bosh_cpi::interrupt;
 use bosh_cpi::measures::{age, size, span};
 use bosh_cpi::rpc::{Error, Result};
-use bosh_cpi::{interrupt, logging};
 use cpi_config::Config;
 use find::{find, half_vm_in_use};
 use libvirt_host::Connection;
@@ -41,7 +41,7 @@ pub struct Leftover {
     pub place: String,
     /// Bytes that go with it.
     pub bytes: u64,
-    #[serde(serialize_with = "rfc_3339")]
+    #[serde(serialize_with = "super::views::rfc_3339")]
     pub written_at: Option<SystemTime>,
     /// Why it stays, if it does.
     pub spared: Option<String>,
@@ -87,13 +87,6 @@ pub enum Target {
     },
     Network,
     Directory,
-}
-
-fn rfc_3339<S: serde::Serializer>(
-    time: &Option<SystemTime>,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    time.map(logging::timestamp).serialize(serializer)
 }
 
 /// Whether all that was to be deleted is gone.

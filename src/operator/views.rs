@@ -136,7 +136,10 @@ impl Owner {
     }
 }
 
-fn rfc_3339<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+pub(super) fn rfc_3339<S: Serializer>(
+    time: &Option<SystemTime>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
     time.map(logging::timestamp).serialize(serializer)
 }
 

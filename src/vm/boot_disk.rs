@@ -2,14 +2,13 @@
 
 use super::{NewVm, OwnDisk};
 use bosh_cpi::logging;
+use bosh_cpi::measures::MIB;
 use bosh_cpi::rpc::{Error, Result};
 use cpi_config::BootDiskClone;
 use libvirt_host::volume_name::BOOT;
 use libvirt_host::{Connection, Pool, PoolKind, Volume, VolumeState};
 use libvirt_xml::disk::BackingFile;
 use libvirt_xml::volume::{Backing, VolumeFormat, VolumeSpec, plain};
-
-const MIB: u64 = 1024 * 1024;
 
 /// Makes the boot disk in this pool. An overlay takes milliseconds and no space; pools that hold no files get a full
 /// copy.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+/// Bytes.
+pub const MIB: u64 = 1024 * KIB;
 const KIB: u64 = 1024;
 
 /// Bytes with one letter for the power of 1024: `512M`, `1.5G`.

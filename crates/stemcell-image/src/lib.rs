@@ -22,6 +22,7 @@ pub use pipeline::Pipeline;
 pub use properties::StemcellProperties;
 pub use qcow2::{Qcow2Header, parse_header};
 
-const MIB: u64 = 1024 * 1024;
+use bosh_cpi::measures::MIB;
+
 /// The largest virtual disk believed, in bytes: 1 PiB.
 const MAX_VIRTUAL_SIZE: u64 = 1 << 50;
