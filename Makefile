@@ -70,8 +70,10 @@ coverage: setup ## Run all tests on a build that counts: which code that decides
 	@scripts/bare-root
 	@scripts/coverage
 
-lint: setup ## Check formatting; clippy with warnings as errors
+lint: setup ## Check formatting and documents; clippy with warnings as errors
+	@scripts/setup lint
 	@cargo fmt --check
+	@scripts/lint-docs
 	@cargo clippy --all-targets --locked -- -D warnings
 
 clean: ## Remove what cargo built (the test stemcell's cache stays)
