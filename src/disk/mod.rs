@@ -91,6 +91,21 @@ pub fn get(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<Volume> {
     ))
 }
 
+/// The volume of a disk that is to be deleted. Where it is gone, so is the claim of the call that deleted it and was
+/// interrupted afterwards.
+///
+/// # Errors
+/// `DiskNotFound`.
+pub fn get_to_delete(libvirt: &Connection, config: &Config, cid: &Cid) -> Result<Volume> {
+    get(libvirt, config, cid).inspect_err(|error| {
+        if error.error_type == ErrorType::DiskNotFound
+            && let Err(e) = claim::release(libvirt, cid)
+        {
+            log::warn!("removing the claim on disk {cid}, which does not exist: {e}");
+        }
+    })
+}
+
 /// What the agent finds the disk by, whatever order the guest numbers its disks in.
 pub fn hint(cid: &Cid, bus: DiskBus) -> serde_json::Value {
     match bus {

@@ -216,7 +216,7 @@ fn cause_of_errno(said: &Said<'_>) -> Option<Cause> {
         // Of all that deletes volumes, only Ceph says so.
         (Errno::BUSY, Some(ErrorDomain::Storage)) => Cause::Shared,
         // The directory of QEMU's process.
-        (Errno::NOENT | Errno::SRCH, _) if said.has("/proc/") => Cause::QemuGone,
+        (Errno::NOENT | Errno::SRCH | Errno::INVAL, _) if said.has("/proc/") => Cause::QemuGone,
         (Errno::PIPE | Errno::CONNRESET, Some(ErrorDomain::Qemu)) => Cause::QemuGone,
         _ => return None,
     })

@@ -91,6 +91,11 @@ impl Connection {
         if pool.unless_stopped(expected())? != Some(true) {
             return Ok(false);
         }
+        self.read_anew_unless_busy(pool)
+    }
+
+    /// Has libvirt read the pool anew. Returns false where a job goes on there for long, or the pool is stopped or gone.
+    fn read_anew_unless_busy(&self, pool: &Pool) -> Result<bool> {
         let started = Instant::now();
         loop {
             match pool.refresh_if_idle() {
@@ -138,15 +143,23 @@ impl Connection {
     }
 
     /// Every volume, of whatever name, in any active pool of files, that is an overlay on the file of this path. Pools are
-    /// read anew first, so that an overlay which another host has just made is seen.
+    /// read anew first, so that an overlay which another host has just made is seen. A pool that is not among `ours` and
+    /// that hosts do not share is taken as libvirt remembers it if it is busy for long.
     ///
     /// # Errors
-    /// `CloudError`, retryable where another job works in a pool for long.
-    pub fn overlays_on(&self, path: &str) -> Result<Vec<Volume>> {
+    /// `CloudError`, retryable where another job works for long in one of the other pools.
+    pub fn overlays_on(&self, path: &str, ours: &[&str]) -> Result<Vec<Volume>> {
         let mut overlays = Vec::new();
         for pool in self.pools_of_files()? {
-            pool.unless_stopped(pool.refresh())?;
-            overlays.extend(overlays_in(&pool, path, |_| true, Err)?);
+            let is_ours = ours.contains(&pool.name.as_str());
+            if is_ours || pool.unless_stopped(pool.is_shared())? == Some(true) {
+                pool.unless_stopped(pool.refresh())?;
+            } else {
+                self.read_anew_unless_busy(&pool)?;
+            }
+            // A pool that is stopped meanwhile is one that nobody can read (`inactive_pools_of_files`).
+            let found = pool.unless_stopped(overlays_in(&pool, path, |_| true, Err))?;
+            overlays.extend(found.unwrap_or_default());
         }
         Ok(overlays)
     }

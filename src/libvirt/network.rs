@@ -44,7 +44,7 @@ impl Network {
         self.network.is_active().map_err(|e| self.failed("looking at", e))
     }
 
-    fn is_persistent(&self) -> Result<bool> {
+    pub fn is_persistent(&self) -> Result<bool> {
         self.network
             .is_persistent()
             .map_err(|e| self.failed("looking at", e))
@@ -69,10 +69,7 @@ impl Network {
         if self.is_active()? {
             descriptions.push((Changes::Live, self.xml()?));
         }
-        if self.is_persistent()? {
-            let xml = self.xml_with(sys::VIR_NETWORK_XML_INACTIVE)?;
-            descriptions.push((Changes::Persistent, xml));
-        }
+        descriptions.extend(self.persistent_xml()?.map(|xml| (Changes::Persistent, xml)));
         Ok(descriptions)
     }
 
@@ -136,23 +133,41 @@ impl Network {
     /// Starts a network that has just been defined, now and together with libvirt.
     pub fn start(&self) -> Result<()> {
         self.network.create().map_err(|e| self.failed("starting", e))?;
+        self.set_autostart()
+    }
+
+    fn set_autostart(&self) -> Result<()> {
         self.network
             .set_autostart(true)
             .map_err(|e| self.failed("setting autostart of", e))
     }
 
-    /// Stops and forgets the network; what is not there any more is fine.
+    /// Stops and undefines the network. A network that is gone is no error.
     pub fn remove(&self) -> Result<()> {
         let gone = |e: &virt::error::Error| is(e, ErrorNumber::NoNetwork);
         match self.network.destroy() {
             Err(e) if !gone(&e) && self.is_active()? => return Err(self.failed("stopping", e)),
             _ => {}
         }
+        self.undefine()
+    }
+
+    /// Undefines the network; if it is active, it becomes transient. A network that is gone or transient is no error.
+    pub fn undefine(&self) -> Result<()> {
         match self.network.undefine() {
-            // A network that is not persistent ends with its stop.
-            Err(e) if !gone(&e) && self.is_persistent()? => Err(self.failed("undefining", e)),
+            Err(e) if !is(&e, ErrorNumber::NoNetwork) && self.is_persistent()? => {
+                Err(self.failed("undefining", e))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// The XML to define the network by again; none of a transient network.
+    pub fn persistent_xml(&self) -> Result<Option<Element>> {
+        if self.is_persistent()? {
+            return self.xml_with(sys::VIR_NETWORK_XML_INACTIVE).map(Some);
+        }
+        Ok(None)
     }
 
     pub(super) fn failed(&self, doing: &str, e: virt::error::Error) -> Error {
@@ -186,5 +201,10 @@ impl Connection {
             .define_network_xml(&xml.to_string())
             .map_err(|e| Error::from(e).during(format!("defining network {name}")))?;
         Ok(Network::new(network, name))
+    }
+
+    /// Defines a network again that has just been undefined and was to start with libvirt.
+    pub fn redefine_network(&self, xml: &Element, name: &str) -> Result<()> {
+        self.define_network(xml, name)?.set_autostart()
     }
 }

@@ -130,6 +130,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
             .map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
     });
     let domain = libvirt.define_domain(&xml, vm.cid.as_str())?;
+    network::require_kept(libvirt, &vm.nics)?;
     undo.push(format!("DHCP host entries of VM {}", vm.cid), || {
         network::unreserve(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
     });

@@ -10,7 +10,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;
     arguments.end()?;
     let libvirt = cpi.libvirt()?;
-    let volume = disk::get(libvirt, &cpi.config, &disk_cid)?;
+    let volume = disk::get_to_delete(libvirt, &cpi.config, &disk_cid)?;
     disk::delete(libvirt, &cpi.config, &disk_cid, &volume, &|| {
         cpi.libvirt_for_undo()
     })?;

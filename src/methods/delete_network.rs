@@ -26,14 +26,6 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
             ),
         )
     })?;
-    let users = network::users(libvirt, &network.name)?;
-    if !users.is_empty() {
-        return Err(Error::cloud(format!(
-            "deleting network {id}: {} {} NICs in it; delete the VMs first",
-            users.join(", "),
-            if users.len() == 1 { "has" } else { "have" }
-        )));
-    }
-    network.remove()?;
+    network::delete(libvirt, &network)?;
     Ok(Value::Null)
 }

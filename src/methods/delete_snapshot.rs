@@ -24,7 +24,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         ));
     }
     let libvirt = cpi.libvirt()?;
-    let volume = disk::get(libvirt, &cpi.config, &snapshot_cid)?;
+    let volume = disk::get_to_delete(libvirt, &cpi.config, &snapshot_cid)?;
     disk::delete(libvirt, &cpi.config, &snapshot_cid, &volume, &|| {
         cpi.libvirt_for_undo()
     })?;

@@ -54,7 +54,13 @@ fn delete_volume(libvirt: &Connection, cpi: &Cpi, cid: &Cid, volume: &Volume) ->
         .into_iter()
         .map(|user| user.domain.name)
         .collect();
-    let overlays = libvirt.overlays_on(&volume.path()?)?;
+    let settings = &cpi.config.settings;
+    let ours = [
+        settings.storage_pool_name.as_str(),
+        settings.stemcell_pool(),
+        &pool.name,
+    ];
+    let overlays = libvirt.overlays_on(&volume.path()?, &ours)?;
     let mut based: Vec<String> = overlays.into_iter().map(|overlay| overlay.name).collect();
     let is_named = |vm: &String| based.iter().any(|overlay| overlay.starts_with(vm.as_str()));
     let others: Vec<String> = vms.into_iter().filter(|vm| !is_named(vm)).collect();

@@ -75,8 +75,17 @@ fn copy(cpi: &Cpi, disk_cid: &Cid, volume: &Volume, record: &Record, snapshot_ci
         if let Some(live) = user.attachments.live_disk(&volume.name) {
             libvirt.require_live_copies()?;
             let target = pool.create_volume(&plain(&spec), spec.name)?;
-            back_up(&user.domain, &user.attachments, live, kind, &target, &state)?;
-            return Ok(target);
+            let copied = back_up(&user.domain, &user.attachments, live, kind, &target, &state);
+            // QEMU copies only to a target of the same size.
+            return copied
+                .map(|()| target)
+                .map_err(|error| match disk::state(volume, record) {
+                    Ok(now) if now.capacity != state.capacity => Error::cloud(format!(
+                        "the disk was resized before the copy began ({error}); try again"
+                    ))
+                    .retryable(),
+                    _ => error,
+                });
         }
     }
     if !users.is_empty() {

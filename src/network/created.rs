@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::Subnet;
 use super::request::{Range, Request, SMALLEST_IPV6_PREFIX};
+use super::{Link, Subnet};
 use crate::cid::Cid;
-use crate::libvirt::Connection;
+use crate::libvirt::{Connection, Network};
 use crate::rpc::{Cause, Error, ErrorType, Result};
 use crate::undo::Undo;
+use crate::vm::Nic;
 use crate::xml::element::Element;
 use crate::xml::network::{self, Mode, NetworkSpec};
 
@@ -191,8 +192,63 @@ fn private_subnets(prefix: u32) -> impl Iterator<Item = Subnet> {
     })
 }
 
+/// Deletes a network that no VM has a NIC in. It is transient from before the second look at the VMs until it is gone;
+/// create_vm defines its VM before it checks for that (`require_kept`). So one of the two sees the other.
+///
+/// # Errors
+/// `CloudError` naming the VMs; the network stays as it is then.
+pub fn delete(libvirt: &Connection, network: &Network) -> Result<()> {
+    require_unused(libvirt, &network.name)?;
+    let definition = network.persistent_xml()?;
+    network.undefine()?;
+    if let Err(error) = require_unused(libvirt, &network.name) {
+        if let Some(xml) = definition {
+            libvirt.redefine_network(&xml, &network.name)?;
+        }
+        return Err(error);
+    }
+    network.remove()
+}
+
+fn require_unused(libvirt: &Connection, network: &str) -> Result<()> {
+    let users = users(libvirt, network)?;
+    if users.is_empty() {
+        return Ok(());
+    }
+    Err(Error::cloud(format!(
+        "deleting network {network}: {} {} NICs in it; delete the VMs first",
+        users.join(", "),
+        if users.len() == 1 { "has" } else { "have" }
+    )))
+}
+
+/// For a VM that has just been defined: that none of its networks is being deleted.
+///
+/// # Errors
+/// `CloudError`, retryable, naming the network.
+pub fn require_kept(libvirt: &Connection, nics: &[Nic]) -> Result<()> {
+    for nic in nics {
+        let Link::Network { name, .. } = &nic.link else {
+            continue;
+        };
+        if !Cid::new(name).is_ok_and(|cid| cid.names_network()) {
+            continue;
+        }
+        let network = libvirt.find_network(name)?;
+        let is_kept = network.map_or(Ok(false), |network| network.is_persistent())?;
+        if !is_kept {
+            return Err(Error::cloud(format!(
+                "a deletion of network {name} is in progress or was interrupted (repeat delete_network; or, to keep the \
+                 network: virsh net-dumpxml {name} >FILE, then virsh net-define FILE)"
+            ))
+            .retryable());
+        }
+    }
+    Ok(())
+}
+
 /// Names of the domains, running or only defined, that have a NIC in this network.
-pub fn users(libvirt: &Connection, network: &str) -> Result<Vec<String>> {
+fn users(libvirt: &Connection, network: &str) -> Result<Vec<String>> {
     let mut users = Vec::new();
     for domain in libvirt.all_domains()? {
         for xml in [domain.xml(), domain.persistent_xml()] {

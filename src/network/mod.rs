@@ -8,7 +8,7 @@ mod request;
 mod reservations;
 mod subnet;
 
-pub use created::{NewNetwork, users};
+pub use created::{NewNetwork, delete, require_kept};
 pub use presence::require;
 #[cfg(test)]
 pub use properties::DirectMode;

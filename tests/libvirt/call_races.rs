@@ -20,19 +20,19 @@ const STEP: usize = 7;
 /// `virStorageVolCreateXML` in libvirt's remote protocol.
 const CREATE_VOLUME: u32 = 93;
 
-type Call = (&'static str, Value);
+pub type Call = (&'static str, Value);
 
 /// What two calls answered.
-struct Answers<'a> {
-    what: String,
-    one: &'a Value,
-    other: &'a Value,
+pub struct Answers<'a> {
+    pub what: String,
+    pub one: &'a Value,
+    pub other: &'a Value,
 }
 
 impl Answers<'_> {
     /// Whether the calls succeeded. Those that did not must be retryable, or say that the thing is gone or in use.
     #[track_caller]
-    fn outcomes(&self) -> (bool, bool) {
+    pub fn outcomes(&self) -> (bool, bool) {
         for answer in [self.one, self.other] {
             let error = &answer["error"];
             assert!(
@@ -45,7 +45,7 @@ impl Answers<'_> {
     }
 }
 
-fn succeeded(answer: &Value) -> bool {
+pub fn succeeded(answer: &Value) -> bool {
     answer["error"].is_null()
 }
 
@@ -57,7 +57,7 @@ fn directly(bench: &Bench, call: &Call) -> Value {
 
 /// Makes each of two calls within the other, and looks at what came of both. `calls` makes what they are about anew.
 #[track_caller]
-fn meet(bench: &Bench, mut calls: impl FnMut() -> (Call, Call), mut check: impl FnMut(&Answers<'_>)) {
+pub fn meet(bench: &Bench, mut calls: impl FnMut() -> (Call, Call), mut check: impl FnMut(&Answers<'_>)) {
     let step = if points::all_of(1).is_some() { 1 } else { STEP };
     for swapped in [false, true] {
         let mut number = 1;
@@ -96,7 +96,7 @@ fn has(vm: &str, disk: &str) -> (bool, bool) {
 }
 
 /// A running VM whose guest releases disks.
-fn running_vm(bench: &Bench) -> String {
+pub fn running_vm(bench: &Bench) -> String {
     let sandbox = &bench.sandbox;
     let image = tiny_guest::image(sandbox.directory());
     let stemcell = sandbox.call("create_stemcell", json!([image, {}])).text();
@@ -111,7 +111,7 @@ fn running_vm(bench: &Bench) -> String {
 }
 
 #[track_caller]
-fn require_nothing_of(sandbox: &Sandbox, cid: &str, what: &str) {
+pub fn require_nothing_of(sandbox: &Sandbox, cid: &str, what: &str) {
     let left = sandbox.volumes();
     assert!(!left.iter().any(|name| name.contains(cid)), "{what}: {left:?}");
 }
@@ -120,7 +120,7 @@ fn new_vm_arguments(bench: &Bench, stemcell: &str, host: u8) -> Value {
     json!(["a", stemcell, {"memory": 32}, bench.sandbox.manual_network(host), [], {}])
 }
 
-fn fill(file: &Path) {
+pub fn fill(file: &Path) {
     let of = format!("of={}", file.display());
     run(
         "dd",

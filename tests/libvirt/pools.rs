@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::guest::shell;
+use crate::hosts_daemon::Host;
 use crate::loop_pool::LoopPool;
 use crate::sandbox::{Sandbox, run, stemcell_image, virsh, wait_for};
 
@@ -248,17 +249,34 @@ fn a_disk_is_found_in_whichever_pool_it_lives() {
     );
     sandbox.call("delete_snapshot", json!([snapshot])).result();
 
-    // Stopped, its pool is started where libvirt should have done it, and else it is said to be missing.
-    let definition = sandbox.directory().join("pool.xml");
-    fs::write(&definition, virsh(&["pool-dumpxml", &elsewhere.name])).unwrap();
-    virsh(&["pool-define", definition.to_str().unwrap()]);
-    virsh(&["pool-autostart", &elsewhere.name]);
-    virsh(&["pool-destroy", &elsewhere.name]);
-    assert_eq!(sandbox.call("has_disk", json!([disk])).result(), true);
-    virsh(&["pool-destroy", &elsewhere.name]);
     sandbox.call("delete_disk", json!([disk])).result();
     assert_eq!(elsewhere.files(), [""; 0]);
     assert_eq!(sandbox.call("has_disk", json!([disk])).result(), false);
+}
+
+/// On a host of its own: an inactive pool that libvirt should have started keeps every stemcell of the host.
+#[test]
+fn a_pool_that_libvirt_should_have_started_is_started() {
+    let host = Host::new();
+    let second = host.directory().join("second");
+    fs::create_dir(&second).unwrap();
+    host.virsh(&[
+        "pool-define-as",
+        "second",
+        "dir",
+        "--target",
+        second.to_str().unwrap(),
+    ]);
+    host.virsh(&["pool-start", "second"]);
+    let call = |method: &str, arguments: Value| host.call(&host.libvirt(), method, arguments);
+    let disk = call("create_disk", json!([16, {"storage_pool": "second"}])).text();
+    host.virsh(&["pool-autostart", "second"]);
+    host.virsh(&["pool-destroy", "second"]);
+    assert_eq!(call("has_disk", json!([disk])).result(), true);
+    host.virsh(&["pool-destroy", "second"]);
+    call("delete_disk", json!([disk])).result();
+    assert_eq!(fs::read_dir(second).unwrap().count(), 0);
+    assert_eq!(call("has_disk", json!([disk])).result(), false);
 }
 
 #[test]

@@ -207,14 +207,9 @@ impl Sandbox {
             .to_owned()
     }
 
-    /// The path of the image of a stemcell without a system: a guest of it stays in its firmware for ever.
+    /// As the function of this name.
     pub fn image_without_system(&self) -> String {
-        let root = self.directory().join("root.img");
-        fs::write(&root, vec![b'x'; 1 << 20]).unwrap();
-        let image = self.directory().join("image");
-        let (image, directory) = (image.to_str().unwrap(), self.directory().to_str().unwrap());
-        run("tar", &["-czf", image, "-C", directory, "root.img"]).unwrap();
-        image.to_owned()
+        image_without_system(self.directory())
     }
 
     /// A VM whose guest stays in its firmware.
@@ -395,6 +390,15 @@ pub fn stemcell_image(format: &str) -> String {
         image.display()
     );
     image.to_str().unwrap().to_owned()
+}
+
+/// The path of the image of a stemcell without a system: a guest of it stays in its firmware for ever.
+pub fn image_without_system(directory: &Path) -> String {
+    fs::write(directory.join("root.img"), vec![b'x'; 1 << 20]).unwrap();
+    let image = directory.join("image");
+    let (image, directory) = (image.to_str().unwrap(), directory.to_str().unwrap());
+    run("tar", &["-czf", image, "-C", directory, "root.img"]).unwrap();
+    image.to_owned()
 }
 
 /// Runs virsh, which must succeed, and returns what it printed.

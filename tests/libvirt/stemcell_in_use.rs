@@ -2,83 +2,72 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::defined_pool::DefinedPool;
-use crate::sandbox::{Sandbox, run, try_virsh, virsh};
+use crate::hosts_daemon::Host;
+use crate::sandbox::{Sandbox, image_without_system, run, try_virsh, virsh};
 
+/// On a host of its own: a stopped pool with such a VM keeps every stemcell of the host from being deleted.
 #[test]
 fn a_stemcell_stays_while_a_vm_in_a_stopped_pool_is_based_on_it() {
-    let sandbox = Sandbox::new();
-    let pool = DefinedPool::new(&sandbox);
-    let image = sandbox.image_without_system();
-    let stemcell = sandbox.call("create_stemcell", json!([image, {}])).text();
-    let arguments =
-        json!(["a", stemcell, {"memory": 64, "storage_pool": pool.name}, sandbox.manual_network(10), [], {}]);
-    let vm = sandbox.call("create_vm", arguments).result()[0].clone();
+    let host = Host::new();
+    let second = host.directory().join("second");
+    fs::create_dir(&second).unwrap();
+    let second = second.to_str().unwrap();
+    host.virsh(&["pool-define-as", "second", "dir", "--target", second]);
+    host.virsh(&["pool-start", "second"]);
+    let call = |method: &str, arguments: Value| host.call(&host.libvirt(), method, arguments);
+    let image = image_without_system(host.directory());
+    let stemcell = call("create_stemcell", json!([image, {}])).text();
+    let networks = json!({"default": {"type": "manual", "ip": "10.77.0.10", "netmask": "255.255.255.0"}});
+    let arguments = json!(["a", stemcell, {"memory": 64, "storage_pool": "second"}, networks, [], {}]);
+    let vm = call("create_vm", arguments).result()[0].clone();
     let vm = vm.as_str().unwrap();
-    let file = sandbox.directory().join("pool").join(&stemcell);
     let refused = |says: &str| {
-        let message = sandbox
-            .call("delete_stemcell", json!([stemcell]))
-            .error("CloudError", false);
+        let message = call("delete_stemcell", json!([stemcell])).error("CloudError", false);
         assert!(message.contains(says), "{message}");
-        assert!(file.exists());
+        let files = host.files();
+        assert!(files.contains(&stemcell), "{files:?}");
         // Nothing of the refused call keeps VMs from being made.
-        assert_eq!(
-            fs::read_dir(file.parent().unwrap())
-                .unwrap()
-                .filter(|entry| {
-                    entry
-                        .as_ref()
-                        .unwrap()
-                        .file_name()
-                        .to_str()
-                        .unwrap()
-                        .ends_with(".deleting")
-                })
-                .count(),
-            0
-        );
+        assert!(!files.iter().any(|name| name.ends_with(".deleting")), "{files:?}");
     };
     refused(&format!("{vm}-boot"));
-    virsh(&["pool-destroy", &pool.name]);
+    host.virsh(&["pool-destroy", "second"]);
     refused(vm);
     // Stopped or saved, too.
-    virsh(&["managedsave", vm]);
+    host.virsh(&["managedsave", vm]);
     refused(vm);
-    virsh(&["managedsave-remove", vm]);
+    host.virsh(&["managedsave-remove", vm]);
     refused(vm);
     // A domain of an earlier version, whose XML does not tell what its disk is based on.
-    let xml = virsh(&["dumpxml", vm, "--inactive"]);
+    let xml = host.virsh(&["dumpxml", vm, "--inactive"]);
     let begin = xml.find("<backingStore type").unwrap();
     let end = xml.find("<target dev='vda'").unwrap();
     let old = format!("{}{}", &xml[..begin], &xml[end..]);
-    let described = sandbox.directory().join("old.xml");
-    for source in [
-        None,
-        Some(format!("<source pool='{}' volume='{vm}-boot'/>", pool.name)),
-    ] {
+    let described = host.directory().join("old.xml");
+    for source in [None, Some(format!("<source pool='second' volume='{vm}-boot'/>"))] {
         let mut old = old.clone();
         if let Some(source) = source {
-            let path = format!("<source file='{}/{vm}-boot'/>", pool.directory.display());
+            let path = format!("<source file='{second}/{vm}-boot'/>");
             old = old
                 .replacen("<disk type='file'", "<disk type='volume'", 1)
                 .replacen(&path, &source, 1);
         }
         fs::write(&described, &old).unwrap();
-        virsh(&["define", described.to_str().unwrap()]);
-        refused(&format!("pool {} is inactive", pool.name));
+        host.virsh(&["define", described.to_str().unwrap()]);
+        refused("pool second is inactive");
     }
-    virsh(&["pool-start", &pool.name]);
+    host.virsh(&["pool-start", "second"]);
     refused(&format!("{vm}-boot"));
-    sandbox.call("delete_vm", json!([vm])).result();
-    assert_eq!(pool.files(), 0);
-    // A stopped pool that no VM has a disk in is no reason.
-    virsh(&["pool-destroy", &pool.name]);
-    sandbox.call("delete_stemcell", json!([stemcell])).result();
-    assert!(!file.exists());
-    assert_eq!(sandbox.volumes(), [""; 0]);
+    call("delete_vm", json!([vm])).result();
+    assert_eq!(fs::read_dir(second).unwrap().count(), 0);
+    // A stopped pool that no VM has a disk in is no reason, unless libvirt should have started it.
+    host.virsh(&["pool-autostart", "second"]);
+    host.virsh(&["pool-destroy", "second"]);
+    refused("pool second is inactive");
+    host.virsh(&["pool-autostart", "second", "--disable"]);
+    call("delete_stemcell", json!([stemcell])).result();
+    assert_eq!(host.files(), [""; 0]);
 }
 
 /// Another host of a shared pool, or an operator, makes an overlay, and libvirt has not read the pool since.

@@ -116,6 +116,22 @@ fn the_errno_decides_in_every_language() {
     }
 }
 
+/// What libvirtd finds in the directory of a process that has just been killed.
+#[test]
+fn the_directory_of_an_ended_qemu_tells_that_it_has_ended() {
+    for errno in [Errno::NOENT, Errno::SRCH, Errno::INVAL] {
+        let said = Said {
+            errno: Some(errno),
+            ..said(
+                ErrorNumber::SystemError,
+                ErrorDomain::None,
+                "Failed to read /proc/29700/mounts",
+            )
+        };
+        assert_eq!(cause_of(&said), Cause::QemuGone, "{said:?}");
+    }
+}
+
 /// English messages, and German ones as libvirt 9.0 has them.
 #[test]
 fn a_code_of_several_meanings_is_told_apart_where_the_daemon_speaks_english() {
