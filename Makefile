@@ -72,7 +72,7 @@ coverage: setup ## Run all tests on an instrumented build; list untested code th
 
 lint: setup ## Check formatting and documents; clippy with warnings as errors
 	@scripts/setup lint
-	@cargo fmt --check
+	@cargo fmt --all --check
 	@scripts/lint-docs
 	@cargo clippy --all-targets --locked -- -D warnings
 

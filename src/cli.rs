@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::config::LogLevel;
+use cpi_config::LogLevel;
 
 /// Where the BOSH job `libvirt_cpi` puts its configuration.
 pub const JOB_CONFIG: &str = "/var/vcap/jobs/libvirt_cpi/config/cpi.json";
@@ -218,7 +218,7 @@ pub struct Call {
     #[arg(long)]
     pub json: bool,
     /// CPI API version of the call
-    #[arg(long, value_name = "NUMBER", default_value_t = crate::rpc::HIGHEST_API_VERSION)]
+    #[arg(long, value_name = "NUMBER", default_value_t = bosh_cpi::rpc::HIGHEST_API_VERSION)]
     pub api_version: u64,
 }
 

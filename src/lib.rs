@@ -1,43 +1,31 @@
 //! A BOSH CPI for libvirt. See `docs/ARCHITECTURE.md` for the way of a call through these modules.
 
-pub mod agent;
-pub mod cid;
 pub mod cli;
-pub mod cloud_properties;
-pub mod config;
 #[doc(hidden)]
 pub mod disk;
-mod interrupt;
-mod libvirt;
-mod logging;
-mod measures;
 mod methods;
 #[doc(hidden)]
 pub mod network;
 mod operator;
-mod progress;
-pub mod rpc;
 mod sidecar;
-pub mod sparse;
 pub mod stemcell;
 mod throttle;
-mod undo;
 mod vm;
-mod volume_name;
-pub mod xml;
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use serde_json::Value;
 
-pub use libvirt::become_client_if_asked;
+use bosh_cpi::rpc::{Arguments, Error, Request, Response, Result, summary};
+use bosh_cpi::{interrupt, logging};
+use cpi_config::Config;
+pub use libvirt_host::become_client_if_asked;
 
 use cli::Cli;
-use config::Config;
 use methods::Cpi;
-use rpc::{Arguments, Error, Request, Response, Result};
 
 /// Does what the command line says: serves the request on stdin, or an operator's command. Returns the exit status.
 pub fn run(cli: &Cli) -> i32 {
@@ -76,23 +64,37 @@ fn serve(cli: &Cli) {
 /// tests of bad input, which must not get at a real libvirt.
 #[doc(hidden)]
 pub fn respond(input: impl Read, configure: impl FnOnce(&Request) -> Result<Config>) -> String {
-    let outcome = even_when_it_panics(|| answer(input, configure));
+    let started = Instant::now();
+    let mut method = None;
+    let outcome = even_when_it_panics(|| answer(input, configure, &mut method));
+    if let Err(error) = &outcome {
+        log::error!("{}: {}", error.error_type.name(), error.message);
+    }
+    let summary = summary::line(
+        method.as_deref(),
+        logging::request_id(),
+        started.elapsed(),
+        &outcome,
+    );
+    log::info!("call {summary}");
     let log = match &outcome {
         Ok(_) => String::new(),
-        Err(error) => {
-            log::error!("{}: {}", error.error_type.name(), error.message);
-            logging::kept_lines()
-        }
+        Err(_) => logging::unread_lines(),
     };
     Response::new(outcome, log).to_json()
 }
 
-fn answer(input: impl Read, configure: impl FnOnce(&Request) -> Result<Config>) -> Result<Value> {
+/// Notes the method as soon as it is known.
+fn answer(
+    input: impl Read,
+    configure: impl FnOnce(&Request) -> Result<Config>,
+    method: &mut Option<String>,
+) -> Result<Value> {
     let request = Request::read(input)?;
     logging::set_request_id(request.id());
+    *method = Some(request.method.clone());
     let config = configure(&request)?;
     request.check_api_version()?;
-    let _step = logging::step(request.method.clone());
     let cpi = Cpi::new(config, request.api_version);
     methods::dispatch(&request.method, Arguments::new(request.arguments), &cpi)
 }
@@ -133,7 +135,7 @@ mod tests {
     fn a_panic_becomes_a_cpi_error_that_tells_no_secret() {
         let secret = "hunter2";
         let error = even_when_it_panics(|| -> Result<Value> { panic!("{secret}") }).unwrap_err();
-        assert_eq!(error.error_type, rpc::ErrorType::CpiError);
+        assert_eq!(error.error_type, bosh_cpi::rpc::ErrorType::CpiError);
         assert!(
             error.message.contains("panic at src/lib.rs:"),
             "{}",

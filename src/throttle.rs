@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::lock_file::{LockFile, holder};
-use crate::config::{Throttle, ThrottleName};
-use crate::interrupt;
-use crate::logging;
-use crate::rpc::{Error, Result};
+use bosh_cpi::interrupt;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::{Throttle, ThrottleName};
 
 /// How often the first call in the queue checks for a free slot, where there are several.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);

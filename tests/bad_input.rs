@@ -197,6 +197,7 @@ fn disk_images() {
     holds("qcow2");
     holds("vmdk");
     holds("vhd");
+    holds("firmware");
 }
 
 #[test]

@@ -458,8 +458,116 @@ fn a_method_that_needs_libvirt_says_which_one_it_could_not_reach() {
         let error = &answer.response["error"];
         assert!(error["message"].as_str().unwrap().contains(NOWHERE), "{error}");
         assert_eq!(error["ok_to_retry"], true);
-        assert_ne!(answer.response["log"], "");
+        assert_eq!(answer.response["log"], "", "stderr has it");
     }
+}
+
+#[test]
+fn the_response_has_the_log_where_nobody_reads_stderr() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cpi.json");
+    std::fs::write(&path, config().to_string()).unwrap();
+    let request = |method: &str| json!({"method": method, "arguments": if method == "info" { json!([]) } else { json!([VM]) }});
+    let response = |method: &str, stderr: &str| -> Value {
+        let command = format!(
+            "exec {} --config {} {stderr}",
+            env!("CARGO_BIN_EXE_cpi"),
+            path.display()
+        );
+        let mut child = Command::new("sh")
+            .args(["-c", &command])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let request = request(method).to_string();
+        child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    for nowhere in ["2>/dev/null", "2>&-"] {
+        let failed = response("has_vm", nowhere);
+        let log = failed["log"].as_str().unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        assert!(lines.len() >= 3, "{log}");
+        assert!(lines[lines.len() - 2].contains(" ERROR "), "{log}");
+        assert!(lines[lines.len() - 1].contains(" INFO "), "{log}");
+        assert_eq!(response("info", nowhere)["log"], "");
+    }
+    let file = format!("2>{}", directory.path().join("log").display());
+    for somewhere in ["", &file] {
+        assert_eq!(response("has_vm", somewhere)["log"], "", "{somewhere}");
+    }
+    assert!(
+        std::fs::read_to_string(directory.path().join("log"))
+            .unwrap()
+            .contains(" ERROR ")
+    );
+}
+
+/// What the last line of the log says about the call.
+#[track_caller]
+fn summary(answer: &Answer) -> Value {
+    let last = answer.stderr.lines().last().unwrap();
+    let (front, summary) = last.split_once(" call ").unwrap_or_else(|| panic!("{last}"));
+    assert!(front.contains(" INFO "), "{last}");
+    serde_json::from_str(summary).unwrap()
+}
+
+#[test]
+fn each_call_ends_in_one_line_for_machines() {
+    let call = |method: &str, arguments: Value| {
+        let request = json!({"method": method, "arguments": arguments, "context": {"request_id": "cpi-7"}});
+        send(request.to_string().as_bytes(), &config())
+    };
+    let answer = call("info", json!([]));
+    let info = summary(&answer);
+    assert!(info["duration_ms"].as_u64().unwrap() < 60_000, "{info}");
+    let fields: Vec<&String> = info.as_object().unwrap().keys().collect();
+    let expected = [
+        "method",
+        "outcome",
+        "duration_ms",
+        "error_type",
+        "ok_to_retry",
+        "request_id",
+        "cids",
+    ];
+    assert_eq!(fields, expected);
+    assert_eq!(
+        (
+            &info["method"],
+            &info["outcome"],
+            &info["request_id"],
+            &info["error_type"],
+            &info["cids"]
+        ),
+        (
+            &json!("info"),
+            &json!("ok"),
+            &json!("cpi-7"),
+            &Value::Null,
+            &json!([])
+        )
+    );
+    let failed = summary(&call("attach_disk", json!([VM, DISK])));
+    assert_eq!(failed["outcome"], "error");
+    assert_eq!(failed["error_type"], "Bosh::Clouds::CloudError");
+    assert_eq!(failed["ok_to_retry"], true);
+    assert_eq!(failed["cids"], json!([VM, DISK]));
+    // Whatever came, there is one, and one only.
+    let unknown = call("no_such_method", json!(["s3cret"]));
+    assert_eq!(summary(&unknown)["error_type"], "Bosh::Clouds::NotImplemented");
+    assert!(!unknown.stderr.contains("s3cret"), "{}", unknown.stderr);
+    let no_request = send(b"{", &config());
+    assert_eq!(summary(&no_request)["method"], Value::Null);
+    for answer in [answer, unknown, no_request] {
+        assert_eq!(answer.stderr.matches(" call {").count(), 1, "{}", answer.stderr);
+    }
+    let quiet = json!({"log_level": "WARN", "libvirt": {"socket": NOWHERE}});
+    assert_eq!(send(br#"{"method":"info","arguments":[]}"#, &quiet).stderr, "");
 }
 
 #[test]

@@ -113,10 +113,11 @@ fn root() -> &'static Path {
 
 /// Name and text of each source file, without its tests, and with its long literals on one line.
 fn sources() -> Vec<(String, String)> {
-    rust_files(&root().join("src"))
+    ["src", "crates"]
         .iter()
+        .flat_map(|directory| rust_files(&root().join(directory)))
         .map(|file| {
-            let text = fs::read_to_string(file).unwrap();
+            let text = fs::read_to_string(&file).unwrap();
             let text = text.split("#[cfg(test)]").next().unwrap();
             let mut parts = text.split("\\\n");
             let first = parts.next().unwrap_or_default().to_owned();

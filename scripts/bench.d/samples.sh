@@ -94,6 +94,9 @@ methods_table() {
     create_network delete_network; do
     row "$what" '1.25x of work'
   done
+  for what in {create_vm,delete_vm}-{without,with}-entry; do
+    row "$what" '1.25x of work'
+  done
   for what in delete_stemcell reboot_vm set_vm_metadata calculate_vm_cloud_properties create_disk delete_disk has_disk \
     get_disks resize_disk set_disk_metadata delete_snapshot; do
     row "$what" '1.25x with one start'

@@ -32,9 +32,9 @@ some_time() {
   sleep $((RANDOM % 2)).$((RANDOM % 10))
 }
 
-# The same VM, of the same XML, under another name.
-vm_virsh() {
-  local uuid old volume
+# Up to its start, the VM of domain.xml under another name.
+make_vm_by_virsh() {
+  local uuid old
   [ -s "$directory/1MiB" ] || head -c 1M /dev/zero >"$directory/1MiB"
   uuid=$(</proc/sys/kernel/random/uuid)
   old=$(sed -n 's,.*<uuid>\(.*\)</uuid>.*,\1,p' "$directory/domain.xml")
@@ -46,6 +46,12 @@ vm_virsh() {
   work vol-upload "$vm-config" "$directory/1MiB" --pool "$name"
   work define "$directory/virsh.xml"
   work autostart "$vm"
+}
+
+# The same VM, of the same XML.
+vm_virsh() {
+  local volume
+  make_vm_by_virsh
   work start "$vm"
   worked create_vm
   settle

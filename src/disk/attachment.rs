@@ -1,12 +1,12 @@
 //! A VM's disks, as its live XML, its persistent XML and its saved state see them.
 
 use super::layers::{Layer, disk_cids_in, disks, layer_of};
-use crate::config::DiskBus;
-use crate::libvirt::Domain;
-use crate::rpc::{Error, Result};
-use crate::volume_name::BOOT;
-use crate::xml::disk::target_name;
-use crate::xml::element::Element;
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::DiskBus;
+use libvirt_host::Domain;
+use libvirt_host::volume_name::BOOT;
+use libvirt_xml::disk::target_name;
+use libvirt_xml::element::Element;
 
 /// More disks than any bus has places for.
 const MAX_POSITIONS: usize = 1000;

@@ -3,13 +3,13 @@
 //! the VM's definition before it checks for the marker. So at least one of the two sees the other, and refuses.
 
 use super::users;
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::{Connection, Pool, Volume};
-use crate::rpc::{Error, ErrorType, Result};
 use crate::sidecar::{self, marker};
-use crate::undo::Undo;
-use crate::volume_name::VolumeName;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use cpi_config::Config;
+use libvirt_host::Undo;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Pool, Volume};
 
 fn marker_of(cid: &str) -> VolumeName {
     VolumeName::Deleting(cid.to_owned())
@@ -29,23 +29,17 @@ impl<'a> Claim<'a> {
     ///
     /// # Errors
     /// `CloudError` naming the VMs that have the disk, running, defined or saved.
-    pub fn on(
-        libvirt: &Connection,
-        cid: &Cid,
-        volume: &Volume,
-        libvirt_for_undo: &'a dyn Fn() -> Result<&'a Connection>,
-    ) -> Result<Self> {
+    pub fn on(libvirt: &'a Connection, cid: &Cid, volume: &Volume) -> Result<Self> {
         let mut claim = Self {
-            undo: Undo::new(),
+            undo: Undo::new(libvirt),
             pool: libvirt.pool(&volume.pool)?,
             marker: marker_of(cid.as_str()),
             marked: true,
         };
         if !marker::exists(&claim.pool, &claim.marker)? {
             let (pool, marker) = (claim.pool.name.clone(), claim.marker.clone());
-            // Before it is done: where the connection is lost, nobody knows whether it was.
-            claim.undo.push(format!("volume {marker}"), move || {
-                marker::remove(&libvirt_for_undo()?.pool(&pool)?, &marker).map(drop)
+            claim.undo.push(format!("volume {marker}"), move |libvirt| {
+                marker::remove(&libvirt.pool(&pool)?, &marker).map(drop)
             });
             match marker::put(&claim.pool, &claim.marker) {
                 // To delete the disk is what helps then.

@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant};
 
 use super::layers::{Layer, disks, layer_of};
-use crate::cid::Cid;
-use crate::interrupt;
-use crate::libvirt::{Changes, Connection, Domain, RemovedDevices};
-use crate::logging;
-use crate::rpc::{Error, Result};
-use crate::xml::element::Element;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::interrupt;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::{Changes, Connection, Domain, RemovedDevices};
+use libvirt_xml::element::Element;
 
 /// How long one request to the guest is given before it is made again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5);

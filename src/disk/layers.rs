@@ -1,8 +1,8 @@
 //! Which disk of ours a `<disk>` of a domain is, and which layer of it our volume is. A disk is known by its serial and
 //! by its whole backing chain: backup tools put overlays on a disk, operators move it to another file.
 
-use crate::cid::{Cid, names_disk};
-use crate::xml::element::Element;
+use bosh_cpi::cid::{Cid, names_disk};
+use libvirt_xml::element::Element;
 
 /// Where our volume is in a VM's disk.
 #[derive(Debug, Clone, PartialEq, Eq)]

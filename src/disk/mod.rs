@@ -15,7 +15,7 @@ pub use attachment::Attachments;
 pub use claim::{Claim, require_unclaimed};
 pub use detach::detach_live;
 pub use layers::{Layer, cid_of, disk_cids_in, disks, layer_of, name_of, volumes_of};
-pub use properties::{DiskProperties, RunTimeOptions};
+pub use properties::DiskProperties;
 pub use record::Record;
 pub use state::{format, require_unwritten, state};
 pub use volume::{
@@ -23,10 +23,10 @@ pub use volume::{
     require_growth, resize,
 };
 
-use crate::cid::Cid;
-use crate::config::{Config, DiskBus};
-use crate::libvirt::{Connection, Volume};
-use crate::rpc::{Error, ErrorType, Result};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use cpi_config::{Config, DiskBus};
+use libvirt_host::{Connection, Volume};
 
 /// The disk's volume, in whichever active pool it lives, the configured one first. A volume whose name is none of
 /// our cids is not ours, hence not found.

@@ -1,11 +1,11 @@
 //! A persistent disk's cloud properties: where and how its volume is made, and how a VM uses it.
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::cloud_properties::CloudProperties;
-use crate::rpc::Result;
-use crate::xml::volume::{Preallocation, VolumeFormat};
+use bosh_cpi::cloud_properties::CloudProperties;
+use bosh_cpi::rpc::Result;
+use libvirt_xml::disk::RunTimeOptions;
+use libvirt_xml::volume::{Preallocation, VolumeFormat};
 
 /// What `create_disk` and `update_disk` make of `cloud_properties`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,23 +15,6 @@ pub struct DiskProperties {
     pub format: VolumeFormat,
     pub preallocation: Preallocation,
     pub run_time: RunTimeOptions,
-}
-
-/// What can be changed without touching the disk's data; remembered with the disk, used by every attachment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunTimeOptions {
-    /// QEMU's cache mode.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache: Option<String>,
-    /// QEMU's way of doing I/O.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub io: Option<String>,
-    /// What becomes of the guest's discard requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub discard: Option<String>,
-    /// Limits by their libvirt names, in operations or bytes per second.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub iotune: Map<String, Value>,
 }
 
 const CACHES: &[&str] = &["none", "writethrough", "writeback", "directsync", "unsafe"];
@@ -72,7 +55,7 @@ impl DiskProperties {
         };
         properties.end()?;
         if preallocation == Preallocation::Metadata && format == VolumeFormat::Raw {
-            return Err(crate::rpc::Error::cloud(format!(
+            return Err(bosh_cpi::rpc::Error::cloud(format!(
                 "{what}: preallocation metadata needs format qcow2"
             )));
         }

@@ -3,15 +3,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::RunTimeOptions;
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::{Connection, Volume};
-use crate::rpc::Result;
 use crate::sidecar;
-use crate::undo::Undo;
-use crate::volume_name::VolumeName;
-use crate::xml::volume::VolumeFormat;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::Result;
+use cpi_config::Config;
+use libvirt_host::Undo;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Volume};
+use libvirt_xml::disk::RunTimeOptions;
+use libvirt_xml::volume::VolumeFormat;
 
 /// The content of a disk's sidecar record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,18 +99,12 @@ impl Record {
     ///
     /// # Errors
     /// As for `write`.
-    pub fn write_or_leave_none<'a>(
-        &self,
-        libvirt: &Connection,
-        config: &Config,
-        volume: &Volume,
-        libvirt_for_undo: &dyn Fn() -> Result<&'a Connection>,
-    ) -> Result<()> {
+    pub fn write_or_leave_none(&self, libvirt: &Connection, config: &Config, volume: &Volume) -> Result<()> {
         let name = name_of(&volume.name);
-        let mut undo = Undo::new();
+        let mut undo = Undo::new(libvirt);
         if sidecar::find(libvirt, config, &volume.pool, &name)?.is_none() {
-            undo.push(format!("volume {name}"), || {
-                sidecar::delete_everywhere(libvirt_for_undo()?, &name_of(&volume.name))
+            undo.push(format!("volume {name}"), |libvirt| {
+                sidecar::delete_everywhere(libvirt, &name_of(&volume.name))
             });
         }
         self.write(libvirt, config, volume)?;

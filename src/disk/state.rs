@@ -3,9 +3,9 @@
 //! a qcow2, it could have the host read any file for it.
 
 use super::{Record, users};
-use crate::libvirt::{Connection, Volume, VolumeState};
-use crate::rpc::{Error, Result};
-use crate::xml::volume::VolumeFormat;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::{Connection, Volume, VolumeState};
+use libvirt_xml::volume::VolumeFormat;
 
 /// The format that QEMU is to take the disk for.
 ///

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use super::Attachments;
 use super::layers::disks;
-use crate::config::Config;
-use crate::libvirt::Connection;
-use crate::rpc::{Error, ErrorType, Result};
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use cpi_config::Config;
+use libvirt_host::Connection;
 
 /// Refuses where an inactive pool matters: one that the settings name, one that libvirt should have started, and one with
 /// the disk of a VM whose XML does not tell what that disk is based on.

@@ -5,9 +5,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use super::Attachments;
-use crate::cid::Cid;
-use crate::libvirt::{Connection, Domain, Volume};
-use crate::rpc::{Error, ErrorType, Result};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use libvirt_host::{Connection, Domain, Volume};
 
 /// How many VMs are asked for at once. Libvirtd works on 5 requests of a connection at a time (`max_client_requests`).
 const LOOKS_AT_ONCE: usize = 4;

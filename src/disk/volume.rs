@@ -2,14 +2,14 @@
 
 use super::claim::{Claim, release};
 use super::{DiskProperties, Record, find, state, unread_pools, users};
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
-use crate::logging;
-use crate::rpc::{Error, Result};
 use crate::sidecar;
-use crate::volume_name::VolumeName;
-use crate::xml::volume::{Preallocation, VolumeFormat, VolumeSpec, allocate_fully, from_template};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::Config;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, PoolKind, Volume, VolumeState};
+use libvirt_xml::volume::{Preallocation, VolumeFormat, VolumeSpec, allocate_fully, from_template};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -156,19 +156,13 @@ fn delete_if_there(libvirt: &Connection, config: &Config, cid: &Cid, wipe_blocks
     })
 }
 
-/// Deletes the disk with all that is remembered about it. `libvirt_for_undo` is asked where that fails.
+/// Deletes the disk with all that is remembered about it.
 ///
 /// # Errors
 /// `CloudError` naming the VMs that have it, running, defined or saved, and what is an overlay on it.
-pub fn delete<'a>(
-    libvirt: &Connection,
-    config: &Config,
-    cid: &Cid,
-    volume: &Volume,
-    libvirt_for_undo: &'a dyn Fn() -> Result<&'a Connection>,
-) -> Result<()> {
+pub fn delete(libvirt: &Connection, config: &Config, cid: &Cid, volume: &Volume) -> Result<()> {
     let doing = || format!("deleting disk {cid}");
-    let claim = Claim::on(libvirt, cid, volume, libvirt_for_undo).map_err(|e| e.during(doing()))?;
+    let claim = Claim::on(libvirt, cid, volume).map_err(|e| e.during(doing()))?;
     // What QEMU has made in the pool, as an overlay, libvirt knows only once it has read the pool anew.
     // While another job works in the pool, what libvirt knows has to do: it reads the pool anew after that job.
     libvirt.pool(&volume.pool)?.refresh_if_idle()?;

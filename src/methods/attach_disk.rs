@@ -6,16 +6,16 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
-use crate::config::DiskBus;
 use crate::disk::{self, Attachments, Record, users};
-use crate::libvirt::{Changes, Connection, Domain, Volume};
-use crate::rpc::{Arguments, Error, Result};
-use crate::undo::Undo;
 use crate::vm;
-use crate::xml::disk::{Device, DiskSpec, render};
-use crate::xml::element::Element;
-use crate::xml::metadata::{PREFIX, disk_namespace, to_element};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Arguments, Error, Result};
+use cpi_config::DiskBus;
+use libvirt_host::Undo;
+use libvirt_host::{Changes, Connection, Domain, Volume};
+use libvirt_xml::disk::{Device, DiskSpec, render};
+use libvirt_xml::element::Element;
+use libvirt_xml::metadata::{PREFIX, disk_namespace, to_element};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let vm_cid = arguments.cid("vm_cid")?;
@@ -58,7 +58,7 @@ fn attach(
     let lacks_live = attachments.live.is_some() && attachments.live_disk(&volume.name).is_none();
     let record = Record::read(libvirt, &cpi.config, volume)?;
     let device = device(libvirt, cpi, disk_cid, volume, &record, &attachments, bus)?;
-    let mut undo = Undo::new();
+    let mut undo = Undo::new(libvirt);
     // Where the connection is lost, nobody knows whether it was done.
     let may_be_done = |outcome: &Result<()>| outcome.is_ok() || !libvirt.is_alive();
     if lacks_persistent {
@@ -66,8 +66,8 @@ fn attach(
         if may_be_done(&outcome) {
             undo.push(
                 format!("disk {disk_cid} in the definition of VM {}", domain.name),
-                || {
-                    let domain = cpi.libvirt_for_undo()?.domain(&domain.name)?;
+                |libvirt| {
+                    let domain = libvirt.domain(&domain.name)?;
                     let attachments = Attachments::of(&domain)?;
                     match attachments.persistent_disk(&volume.name) {
                         None => Ok(()),
@@ -91,8 +91,7 @@ fn attach(
         if may_be_done(&outcome) {
             undo.push(
                 format!("disk {disk_cid} in the running VM {}", domain.name),
-                || {
-                    let libvirt = cpi.libvirt_for_undo()?;
+                |libvirt| {
                     let timeout = Duration::from_secs(cpi.config.settings.detach_timeout);
                     disk::detach_live(libvirt, &libvirt.domain(&domain.name)?, disk_cid, timeout)
                 },

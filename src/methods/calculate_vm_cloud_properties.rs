@@ -4,9 +4,9 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cloud_properties::CloudProperties;
-use crate::rpc::{Arguments, Error, Result};
 use crate::vm::VmProperties;
+use bosh_cpi::cloud_properties::CloudProperties;
+use bosh_cpi::rpc::{Arguments, Error, Result};
 
 const MIB: u64 = 1024 * 1024;
 

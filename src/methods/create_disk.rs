@@ -4,11 +4,12 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
-use crate::disk::{self, DiskProperties, Record, RunTimeOptions};
-use crate::rpc::{Arguments, Result};
-use crate::undo::Undo;
-use crate::xml::volume::VolumeFormat;
+use crate::disk::{self, DiskProperties, Record};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Arguments, Result};
+use libvirt_host::Undo;
+use libvirt_xml::disk::RunTimeOptions;
+use libvirt_xml::volume::VolumeFormat;
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let size = arguments.size_mib("size")?;
@@ -19,10 +20,9 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 
     let libvirt = cpi.libvirt()?;
     let disk_cid = Cid::new_disk();
-    // Before it is done: where the connection is lost, nobody knows whether it was.
-    let mut undo = Undo::new();
-    undo.push(format!("disk {disk_cid}"), || {
-        disk::delete_empty_if_there(cpi.libvirt_for_undo()?, &cpi.config, &disk_cid)
+    let mut undo = Undo::new(libvirt);
+    undo.push(format!("disk {disk_cid}"), |libvirt| {
+        disk::delete_empty_if_there(libvirt, &cpi.config, &disk_cid)
     });
     let volume = disk::create_volume(libvirt, &cpi.config, &disk_cid, size, &properties)?;
     // No record says as much as one of a raw disk without options.

@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 
 use super::Cpi;
 use crate::network::{NewNetwork, Request};
-use crate::rpc::{Arguments, Result};
+use crate::vm::VmProperties;
+use bosh_cpi::rpc::{Arguments, Result};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let definition = arguments.object("network definition")?;
     arguments.end()?;
-    let request = Request::parse(definition)?;
+    let request = Request::parse(definition, VmProperties::NAMES)?;
 
-    let network = NewNetwork::create(cpi.libvirt()?, &|| cpi.libvirt_for_undo(), &request)?;
+    let network = NewNetwork::create(cpi.libvirt()?, &request)?;
     let mut addresses = json!({"range": network.subnet.to_string(), "reserved": network.reserved()});
     if let Some(gateway) = network.gateway {
         addresses["gateway"] = gateway.to_string().into();

@@ -7,16 +7,17 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::Cpi;
-use crate::cid::Cid;
-use crate::libvirt::{Connection, Pool};
-use crate::logging;
-use crate::measures::size;
-use crate::rpc::{Arguments, Cause, Error, ErrorType, Result};
 use crate::sidecar::marker;
-use crate::stemcell::{self, Record, StemcellProperties, least_bytes, with_image};
+use crate::stemcell::{self, Record};
 use crate::throttle;
-use crate::undo::Undo;
-use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::measures::size;
+use bosh_cpi::rpc::{Arguments, Cause, Error, ErrorType, Result};
+use cpi_config::Firmware;
+use libvirt_host::{Connection, Pool, Undo};
+use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
+use stemcell_image::{StemcellProperties, least_bytes, with_image};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let image_path = arguments.string("image_path")?;
@@ -26,10 +27,11 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let properties = StemcellProperties::parse(&Value::Object(cloud_properties.clone()))
         .map_err(|e| e.during("argument 2 (cloud_properties)"))?;
     let pool_name = cpi.config.settings.stemcell_pool();
-    let record = Record {
+    let mut record = Record {
         properties: cloud_properties,
         tags: tags(env)?,
         volume: stemcell::named_volume(&properties, pool_name)?,
+        firmware: None,
     };
 
     let libvirt = cpi.libvirt()?;
@@ -37,17 +39,17 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     pool.require_files()?;
     let cid = Cid::new_stemcell();
     let _guard = throttle::acquire(&cpi.config.throttle)?;
-    let uploaded = match &record.volume {
+    let (uploaded, firmware) = match &record.volume {
         Some(volume) => {
-            stemcell::check_volume(libvirt, volume, &properties)?;
-            Undo::new()
+            let volume = stemcell::check_volume(libvirt, volume, &properties)?;
+            (Undo::new(libvirt), stemcell::look_for_firmware(libvirt, &volume))
         }
-        None => upload(libvirt, cpi, &pool, &cid, Path::new(&image_path), &properties)?,
+        None => upload(libvirt, &pool, &cid, Path::new(&image_path), &properties)?,
     };
-    let mut recorded = Undo::new();
-    // Before it is done: where the connection is lost, nobody knows whether it was.
-    recorded.push(format!("record of stemcell {cid}"), || {
-        Record::delete(&cpi.libvirt_for_undo()?.pool(pool_name)?, &cid)
+    record.firmware = firmware.map(|firmware| firmware.name().to_owned());
+    let mut recorded = Undo::new(libvirt);
+    recorded.push(format!("record of stemcell {cid}"), |libvirt| {
+        Record::delete(&libvirt.pool(pool_name)?, &cid)
     });
     record.write(libvirt, &pool, &cid)?;
     if record.volume.is_none() {
@@ -68,17 +70,16 @@ fn tags(mut env: Map<String, Value>) -> Result<Map<String, Value>> {
 }
 
 fn upload<'a>(
-    libvirt: &Connection,
-    cpi: &'a Cpi,
+    libvirt: &'a Connection,
     pool: &Pool,
     cid: &Cid,
     image_path: &Path,
     properties: &StemcellProperties,
-) -> Result<Undo<'a>> {
+) -> Result<(Undo<'a>, Option<Firmware>)> {
     let name = cid.as_str();
     let _step = logging::step(format!("uploading stemcell {cid}"));
     let room = pool.room()?;
-    with_image(image_path, properties, |image| {
+    let ((volume, undo), announced) = with_image(image_path, properties, |image| {
         require_room(pool, room, least_bytes(image_path, image.capacity))
             .map_err(|e| e.during(format!("uploading stemcell {cid}")))?;
         let spec = VolumeSpec {
@@ -87,10 +88,11 @@ fn upload<'a>(
             format: image.format,
             backing: None,
         };
-        // As above.
-        let mut undo = Undo::new();
-        let owned = name.to_owned();
-        undo.push(format!("volume {name}"), move || delete_volume(cpi, &owned));
+        let mut undo = Undo::new(libvirt);
+        let (owned, pool_name) = (name.to_owned(), pool.name.clone());
+        undo.push(format!("volume {name}"), move |libvirt| {
+            delete_volume(&libvirt.pool(&pool_name)?, &owned)
+        });
         marker::begin(pool, name)?;
         let volume = pool.create_volume(&plain(&spec), name)?;
         let length = volume.upload(libvirt, image.content, image.holes_from, room)?;
@@ -98,8 +100,13 @@ fn upload<'a>(
             VolumeFormat::Raw => length,
             VolumeFormat::Qcow2 => image.capacity,
         })?;
-        Ok(undo)
-    })
+        Ok((volume, undo))
+    })?;
+    let firmware = announced.or_else(|| stemcell::look_for_firmware(libvirt, &volume));
+    if let Some(firmware) = firmware {
+        log::info!("VMs of stemcell {cid} are started by {}", firmware.name());
+    }
+    Ok((undo, firmware))
 }
 
 /// Before anything is created.
@@ -120,10 +127,7 @@ fn require_room(pool: &Pool, room: u64, least: u64) -> Result<()> {
     .because(Cause::Full))
 }
 
-fn delete_volume(cpi: &Cpi, name: &str) -> Result<()> {
-    let pool = cpi
-        .libvirt_for_undo()?
-        .pool(cpi.config.settings.stemcell_pool())?;
+fn delete_volume(pool: &Pool, name: &str) -> Result<()> {
     pool.volume(name)?.map_or(Ok(()), |volume| volume.delete())?;
-    marker::end(&pool, name)
+    marker::end(pool, name)
 }

@@ -6,19 +6,20 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::Cpi;
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::logging;
 use crate::network;
-use crate::rpc::{Arguments, ErrorType, Result};
 use crate::stemcell;
 use crate::throttle;
-use crate::undo::Undo;
 use crate::vm::{
     self, NewVm, OwnDisk, VmProperties, VolumeNames, boot_disk, domain, half_made, needs, settings_drive,
 };
-use crate::volume_name::{EPHEMERAL, SETTINGS};
-use crate::xml::volume::{VolumeFormat, VolumeSpec, from_template};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
+use cpi_config::Config;
+use libvirt_host::Pool;
+use libvirt_host::Undo;
+use libvirt_host::volume_name::{EPHEMERAL, SETTINGS};
+use libvirt_xml::volume::{VolumeFormat, VolumeSpec, from_template};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -65,10 +66,28 @@ pub fn plan(mut arguments: Arguments, config: &Config) -> Result<NewVm> {
         agent_id,
         stemcell_cid,
         properties: VmProperties::parse("argument 3 (cloud_properties)", cloud_properties)?,
-        nics: vm::plan_nics(&networks, &config.settings.network_name)?,
+        nics: network::plan_nics(&networks, &config.settings.network_name)?,
         networks,
         env,
     })
+}
+
+/// That the ephemeral disk could be full some day. Files and file systems have limits of their own, some pools below this
+/// one.
+fn require_possible_size(vm: &NewVm, pool: &Pool) -> Result<()> {
+    let asked = vm.properties.ephemeral_disk;
+    if asked == 0 {
+        return Ok(());
+    }
+    let limit = pool.capacity()? / MIB;
+    if asked <= limit {
+        return Ok(());
+    }
+    Err(Error::cloud(format!(
+        "argument 3 (cloud_properties): ephemeral_disk is {asked} MiB, but all of pool {} is {limit} MiB (lower it, or name \
+         a larger pool as storage_pool)",
+        pool.name
+    )))
 }
 
 fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
@@ -78,19 +97,20 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     files.require_files()?;
     let pool = libvirt.pool(vm.properties.storage_pool.as_ref().unwrap_or(&files.name))?;
     pool.require_copies()?;
+    require_possible_size(vm, &pool)?;
     let (stemcell, record) = stemcell::get(libvirt, &files, &vm.stemcell_cid)?;
-    let needs = needs::of(&record.stemcell_properties(), config)?;
+    let needs = needs::of_vm(libvirt, vm, &stemcell, &record, config)?;
     let drive_image = settings_drive::image(vm, &needs, config)?;
     network::require(libvirt, &vm.nics)?;
-    network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;
+    let needs_entries = network::require_free_addresses(libvirt, &config.settings, &vm.cid, &vm.nics)?;
 
     let _guard = throttle::acquire(&config.throttle)?;
     let names = VolumeNames::of(&vm.cid);
     let pools = BTreeSet::from([files.name.clone(), pool.name.clone()]);
-    let mut undo = Undo::new();
-    undo.push(format!("volumes of VM {}", vm.cid), || {
-        let wipe_blocks = cpi.config.settings.wipe_block_volumes;
-        vm::delete_volumes(cpi.libvirt_for_undo()?, &vm.cid, &pools, wipe_blocks).map(drop)
+    let mut undo = Undo::new(libvirt);
+    undo.push(format!("volumes of VM {}", vm.cid), |libvirt| {
+        let wipe_blocks = config.settings.wipe_block_volumes;
+        vm::delete_volumes(libvirt, &vm.cid, &pools, wipe_blocks).map(drop)
     });
     let clone = config.settings.boot_disk_clone;
     let mut disks = vec![boot_disk::create(
@@ -124,17 +144,17 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
 
     let mut xml = domain::xml(vm, &needs, config, libvirt, &disks)?;
     half_made::mark(&mut xml);
-    // Before it is done: where the connection is lost, nobody knows whether it was.
-    undo.push(format!("VM {}", vm.cid), || {
-        vm::find(cpi.libvirt_for_undo()?, &vm.cid)?
-            .map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
+    undo.push(format!("VM {}", vm.cid), |libvirt| {
+        vm::find(libvirt, &vm.cid)?.map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
     });
     let domain = libvirt.define_domain(&xml, vm.cid.as_str())?;
     network::require_kept(libvirt, &vm.nics)?;
-    undo.push(format!("DHCP host entries of VM {}", vm.cid), || {
-        network::unreserve(cpi.libvirt_for_undo()?, &vm.cid).map(drop)
-    });
-    network::reserve(libvirt, &config.settings, &vm.cid, &vm.nics)?;
+    if needs_entries {
+        undo.push(format!("DHCP host entries of VM {}", vm.cid), |libvirt| {
+            network::unreserve(libvirt, &vm.cid).map(drop)
+        });
+        network::reserve(libvirt, &config.settings, &vm.cid, &vm.nics)?;
+    }
     if config.settings.vm_autostart {
         domain.set_autostart()?;
     }

@@ -4,15 +4,13 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::disk;
-use crate::rpc::{Arguments, Result};
+use bosh_cpi::rpc::{Arguments, Result};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;
     arguments.end()?;
     let libvirt = cpi.libvirt()?;
     let volume = disk::get_to_delete(libvirt, &cpi.config, &disk_cid)?;
-    disk::delete(libvirt, &cpi.config, &disk_cid, &volume, &|| {
-        cpi.libvirt_for_undo()
-    })?;
+    disk::delete(libvirt, &cpi.config, &disk_cid, &volume)?;
     Ok(Value::Null)
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::network;
-use crate::rpc::{Arguments, Error, ErrorType, Result};
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let id = arguments.cid("network_id")?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::disk;
-use crate::rpc::{Arguments, Error, ErrorType, Result};
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
 
 /// What the seed's CPI answers to every snapshot_disk, which it does not implement: the Director has it in its
 /// database, and could not delete the disk otherwise.
@@ -25,8 +25,6 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     }
     let libvirt = cpi.libvirt()?;
     let volume = disk::get_to_delete(libvirt, &cpi.config, &snapshot_cid)?;
-    disk::delete(libvirt, &cpi.config, &snapshot_cid, &volume, &|| {
-        cpi.libvirt_for_undo()
-    })?;
+    disk::delete(libvirt, &cpi.config, &snapshot_cid, &volume)?;
     Ok(Value::Null)
 }

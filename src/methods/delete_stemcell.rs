@@ -4,14 +4,14 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
 use crate::disk::{unread_pools, users};
-use crate::libvirt::{Connection, Volume};
-use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::sidecar::marker;
 use crate::stemcell::{self, Record};
-use crate::undo::Undo;
-use crate::volume_name::VolumeName;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
+use libvirt_host::Undo;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Volume};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let stemcell_cid = arguments.cid("stemcell_cid")?;
@@ -36,11 +36,11 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
 fn delete_volume(libvirt: &Connection, cpi: &Cpi, cid: &Cid, volume: &Volume) -> Result<()> {
     let pool = libvirt.pool(&volume.pool)?;
     let marker = VolumeName::Deleting(stemcell::volume_name(cid));
-    let mut undo = Undo::new();
+    let mut undo = Undo::new(libvirt);
     if !marker::exists(&pool, &marker)? {
         let (name, of_undo) = (pool.name.clone(), marker.clone());
-        undo.push(format!("volume {marker}"), move || {
-            marker::remove(&cpi.libvirt_for_undo()?.pool(&name)?, &of_undo).map(drop)
+        undo.push(format!("volume {marker}"), move |libvirt| {
+            marker::remove(&libvirt.pool(&name)?, &of_undo).map(drop)
         });
         match marker::put(&pool, &marker) {
             // To delete the stemcell is what helps then.

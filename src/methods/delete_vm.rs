@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::vm;
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let vm_cid = arguments.cid("vm_cid")?;

@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
-use crate::config::Config;
 use crate::disk::{self, Attachments, detach_live};
-use crate::libvirt::{Changes, Connection, Domain};
-use crate::rpc::{Arguments, Error, ErrorType, Result};
 use crate::vm;
-use crate::xml::metadata::{PREFIX, disk_namespace};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
+use cpi_config::Config;
+use libvirt_host::{Changes, Connection, Domain};
+use libvirt_xml::metadata::{PREFIX, disk_namespace};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let vm_cid = arguments.cid("vm_cid")?;

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::disk::Attachments;
-use crate::rpc::{Arguments, Result};
 use crate::vm;
+use bosh_cpi::rpc::{Arguments, Result};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let vm_cid = arguments.cid("vm_cid")?;

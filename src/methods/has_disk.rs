@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::disk;
-use crate::rpc::{Arguments, Result};
+use bosh_cpi::rpc::{Arguments, Result};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Cpi;
-use crate::rpc::{Arguments, HIGHEST_API_VERSION, Result};
+use bosh_cpi::rpc::{Arguments, HIGHEST_API_VERSION, Result};
 
 pub fn call(arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     arguments.end()?;

@@ -27,18 +27,16 @@ use std::cell::OnceCell;
 
 use serde_json::Value;
 
-use crate::config::Config;
-use crate::libvirt::Connection;
-use crate::logging;
-use crate::rpc::{Arguments, Error, ErrorType, Result};
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
+use cpi_config::Config;
+use libvirt_host::Connection;
 
 /// What a method works with: configuration, the caller's API version, and libvirt once it is needed.
 pub struct Cpi {
     pub config: Config,
     pub api_version: u64,
     connection: OnceCell<Connection>,
-    /// For rolling back after the first one was lost; the error when there is none either.
-    second_connection: OnceCell<Result<Connection>>,
 }
 
 impl Cpi {
@@ -47,7 +45,6 @@ impl Cpi {
             config,
             api_version,
             connection: OnceCell::new(),
-            second_connection: OnceCell::new(),
         }
     }
 
@@ -66,22 +63,20 @@ impl Cpi {
         Ok(self.connection.get_or_init(|| connection))
     }
 
-    /// The connection to undo things by: a second one where the first was lost, tried for within one
-    /// `libvirt.connect_timeout`, so that a host that stays away does not cost one for each step.
-    ///
-    /// # Errors
-    /// As for `libvirt`.
-    pub fn libvirt_for_undo(&self) -> Result<&Connection> {
-        let first = self.libvirt()?;
-        if first.is_alive() {
-            first.forget_pools();
-            return Ok(first);
+    /// The error of a method, with what could not be rolled back.
+    fn with_orphans(&self, error: Error) -> Error {
+        let orphans = self.connection.get().map(Connection::orphans).unwrap_or_default();
+        if orphans.is_empty() {
+            return error;
         }
-        let second = self.second_connection.get_or_init(|| {
-            let _step = logging::step("connecting to libvirt again, to roll back");
-            Connection::open_again(&self.config.libvirt)
-        });
-        second.as_ref().map_err(Clone::clone)
+        Error {
+            message: format!(
+                "{}; rolling back failed for: {} (`cpi prune` finds what is orphaned)",
+                error.message,
+                orphans.join(", ")
+            ),
+            ..error
+        }
     }
 }
 
@@ -90,6 +85,10 @@ impl Cpi {
 /// # Errors
 /// The method's own, or `NotImplemented` for a method there is not.
 pub fn dispatch(method: &str, arguments: Arguments, cpi: &Cpi) -> Result<Value> {
+    call(method, arguments, cpi).map_err(|error| cpi.with_orphans(error))
+}
+
+fn call(method: &str, arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     match method {
         "attach_disk" => attach_disk::call(arguments, cpi),
         "calculate_vm_cloud_properties" => calculate_vm_cloud_properties::call(arguments, cpi),

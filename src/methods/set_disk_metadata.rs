@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::Cpi;
 use crate::disk::{self, Record};
-use crate::rpc::{Arguments, Result};
-use crate::xml::metadata::{PREFIX, disk_namespace, to_element};
+use bosh_cpi::rpc::{Arguments, Result};
+use libvirt_xml::metadata::{PREFIX, disk_namespace, to_element};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;
@@ -21,7 +21,7 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
         ..record.clone()
     };
     if changed != record {
-        changed.write_or_leave_none(libvirt, &cpi.config, &volume, &|| cpi.libvirt_for_undo())?;
+        changed.write_or_leave_none(libvirt, &cpi.config, &volume)?;
         // delete_disk deletes the volume first, then the record: one that was written in between is nobody's.
         if let Err(gone) = volume.path() {
             Record::delete(libvirt, &disk_cid)?;

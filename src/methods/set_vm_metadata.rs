@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::rpc::{Arguments, Result};
 use crate::vm;
-use crate::xml::metadata::{PREFIX, VM_NAMESPACE, to_element};
+use bosh_cpi::rpc::{Arguments, Result};
+use libvirt_xml::metadata::{PREFIX, VM_NAMESPACE, to_element};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let vm_cid = arguments.cid("vm_cid")?;

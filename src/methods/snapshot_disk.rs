@@ -4,16 +4,16 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
 use crate::disk::{self, Attachments, Claim, Record, users};
-use crate::libvirt::{Connection, Domain, PoolKind, Volume, VolumeState};
-use crate::logging;
-use crate::rpc::{Arguments, Error, Result};
 use crate::sidecar::marker;
-use crate::undo::Undo;
-use crate::xml::backup;
-use crate::xml::element::Element;
-use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Arguments, Error, Result};
+use libvirt_host::Undo;
+use libvirt_host::{Connection, Domain, PoolKind, Volume, VolumeState};
+use libvirt_xml::backup;
+use libvirt_xml::element::Element;
+use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let disk_cid = arguments.cid("disk_cid")?;
@@ -25,9 +25,8 @@ pub fn call(mut arguments: Arguments, cpi: &Cpi) -> Result<Value> {
     let pool = libvirt.pool(&volume.pool)?;
     let snapshot_cid = Cid::new_snapshot();
     let doing = || format!("taking snapshot {snapshot_cid} of disk {disk_cid}");
-    let mut undo = Undo::new();
-    undo.push(format!("snapshot {snapshot_cid}"), || {
-        let libvirt = cpi.libvirt_for_undo()?;
+    let mut undo = Undo::new(libvirt);
+    undo.push(format!("snapshot {snapshot_cid}"), |libvirt| {
         disk::delete_copy_if_there(libvirt, &cpi.config, &snapshot_cid)?;
         marker::end(&libvirt.pool(&pool.name)?, snapshot_cid.as_str())
     });
@@ -92,9 +91,8 @@ fn copy(cpi: &Cpi, disk_cid: &Cid, volume: &Volume, record: &Record, snapshot_ci
         // Its VM is stopped, and may be started meanwhile.
         return copy_unwritten(libvirt, volume, record, &spec, &state);
     }
-    let libvirt_for_undo = || cpi.libvirt_for_undo();
     // Nobody had it a moment ago.
-    let claim = Claim::on(libvirt, disk_cid, volume, &libvirt_for_undo).map_err(Error::retryable)?;
+    let claim = Claim::on(libvirt, disk_cid, volume).map_err(Error::retryable)?;
     let snapshot = copy_unwritten(libvirt, volume, record, &spec, &state)?;
     claim.require_held()?;
     Ok(snapshot)

@@ -5,13 +5,13 @@
 use serde_json::Value;
 
 use super::Cpi;
-use crate::cid::Cid;
 use crate::disk::{self, Claim, DiskProperties, Record, users};
-use crate::libvirt::{Connection, PoolKind, Volume, VolumeState};
-use crate::logging;
-use crate::rpc::{Arguments, Error, ErrorType, Result};
-use crate::undo::Undo;
-use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Arguments, Error, ErrorType, Result};
+use libvirt_host::Undo;
+use libvirt_host::{Connection, PoolKind, Volume, VolumeState};
+use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -75,20 +75,19 @@ fn update(
             record.format = None;
         }
         if record != old_record {
-            record.write_or_leave_none(libvirt, &cpi.config, volume, &|| cpi.libvirt_for_undo())?;
+            record.write_or_leave_none(libvirt, &cpi.config, volume)?;
         }
         return Ok(None);
     }
 
     require_copies(libvirt, volume, pool_name, properties)?;
-    let libvirt_for_undo = || cpi.libvirt_for_undo();
     // From here on no VM gets the old volume. One that got it meanwhile, or had it, has newer data there.
-    let claim = Claim::on(libvirt, disk_cid, volume, &libvirt_for_undo)?;
+    let claim = Claim::on(libvirt, disk_cid, volume)?;
     let new_cid = Cid::new_disk();
     record.replaces = Some(disk_cid.as_str().to_owned());
-    let mut undo = Undo::new();
-    undo.push(format!("disk {new_cid}"), || {
-        disk::delete_copy_if_there(cpi.libvirt_for_undo()?, &cpi.config, &new_cid)
+    let mut undo = Undo::new(libvirt);
+    undo.push(format!("disk {new_cid}"), |libvirt| {
+        disk::delete_copy_if_there(libvirt, &cpi.config, &new_cid)
     });
     let copy = copy(libvirt, volume, &state, &new_cid, pool_name, size, properties)?;
     // Out of a pool that rounds up, it is larger than was asked for.

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use super::request::{Range, Request, SMALLEST_IPV6_PREFIX};
-use super::{Link, Subnet};
-use crate::cid::Cid;
-use crate::libvirt::{Connection, Network};
-use crate::rpc::{Cause, Error, ErrorType, Result};
-use crate::undo::Undo;
-use crate::vm::Nic;
-use crate::xml::element::Element;
-use crate::xml::network::{self, Mode, NetworkSpec};
+use super::{Nic, Subnet};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Cause, Error, ErrorType, Result};
+use libvirt_host::Undo;
+use libvirt_host::{Connection, Network};
+use libvirt_xml::element::Element;
+use libvirt_xml::interface::Link;
+use libvirt_xml::network::{self, Mode, NetworkSpec};
 
 /// How many free ranges are tried before the host, which knows of more than libvirt's networks, is believed to have
 /// none.
@@ -30,17 +30,12 @@ pub struct NewNetwork {
 }
 
 impl NewNetwork {
-    /// Makes the network and starts it, now and together with libvirt, or leaves nothing behind; `for_undo` gives the
-    /// connection to undo things by.
+    /// Makes the network and starts it, now and together with libvirt, or leaves nothing behind.
     ///
     /// # Errors
     /// `CloudError` naming the libvirt network that has the range already or the bridge that is not there, or saying
     /// why the network does not start.
-    pub fn create<'a>(
-        libvirt: &Connection,
-        for_undo: &dyn Fn() -> Result<&'a Connection>,
-        request: &Request,
-    ) -> Result<Self> {
+    pub fn create(libvirt: &Connection, request: &Request) -> Result<Self> {
         if let Some(bridge) = &request.bridge
             && !libvirt.may_have_network_device(bridge)
         {
@@ -60,7 +55,7 @@ impl NewNetwork {
                         network.id
                     )));
                 }
-                network.start(libvirt, for_undo, request)?;
+                network.start(libvirt, request)?;
                 Ok(network)
             }
             Range::Any { prefix } => {
@@ -68,7 +63,7 @@ impl NewNetwork {
                 let mut last_error = None;
                 for subnet in private_subnets(prefix).filter(is_free).take(ATTEMPTS) {
                     let network = Self::plan(request, subnet, None);
-                    match network.start(libvirt, for_undo, request) {
+                    match network.start(libvirt, request) {
                         Ok(()) => return Ok(network),
                         // Something else of the host's, or another call a moment ago, has that range.
                         Err(e) if e.cause == Cause::InUse => last_error = Some(e),
@@ -97,12 +92,7 @@ impl NewNetwork {
         }
     }
 
-    fn start<'a>(
-        &self,
-        libvirt: &Connection,
-        for_undo: &dyn Fn() -> Result<&'a Connection>,
-        request: &Request,
-    ) -> Result<()> {
+    fn start(&self, libvirt: &Connection, request: &Request) -> Result<()> {
         let id = self.id.as_str();
         // A device's name has at most 15 bytes.
         let own_bridge = format!("bosh{}", &id["net-".len()..][..8]);
@@ -116,10 +106,9 @@ impl NewNetwork {
                 .map(|gateway| (gateway, self.subnet.prefix)),
             dhcp: self.dhcp,
         };
-        let mut undo = Undo::new();
-        // Before it is done: where the connection is lost, nobody knows whether it was.
-        undo.push(format!("network {id}"), || {
-            for_undo()?
+        let mut undo = Undo::new(libvirt);
+        undo.push(format!("network {id}"), |libvirt| {
+            libvirt
                 .find_network(id)?
                 .map_or(Ok(()), |network| network.remove())
         });

@@ -1,9 +1,9 @@
 //! What a VM's NICs need on the host, looked up before anything is created: a VM without its networks is of no use.
 
-use super::Link;
-use crate::libvirt::Connection;
-use crate::rpc::{Error, Result};
-use crate::vm::Nic;
+use super::Nic;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::Connection;
+use libvirt_xml::interface::Link;
 
 /// Finds everything that the NICs need, then starts libvirt networks that are inactive.
 ///
@@ -60,7 +60,5 @@ pub fn require(libvirt: &Connection, nics: &[Nic]) -> Result<()> {
             return Err(missing(format!("nwfilter {filter}"), "see `virsh nwfilter-list`"));
         }
     }
-    networks
-        .iter()
-        .try_for_each(crate::libvirt::Network::ensure_active)
+    networks.iter().try_for_each(libvirt_host::Network::ensure_active)
 }

@@ -2,92 +2,25 @@
 
 use serde_json::{Map, Value};
 
-use crate::cloud_properties::CloudProperties;
-use crate::rpc::{Error, Result};
+use bosh_cpi::cloud_properties::CloudProperties;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_xml::interface::{Bandwidth, DirectMode, Link, NicProperties, Rate};
 
-/// What the other end of a NIC is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Link {
-    /// A libvirt network.
-    Network {
-        name: String,
-        portgroup: Option<String>,
-        /// VLAN id.
-        vlan: Option<u64>,
-    },
-    /// A bridge of the host.
-    Bridge {
-        name: String,
-        openvswitch: bool,
-        /// VLAN id.
-        vlan: Option<u64>,
-    },
-    /// A device of the host, through macvtap.
-    Direct {
-        device: String,
-        mode: DirectMode,
-        /// VLAN id; libvirt takes it in mode passthrough only.
-        vlan: Option<u64>,
-    },
-}
+/// The cloud properties that are about the NIC itself, for those who pass them on.
+pub const NIC_PROPERTIES: [&str; 5] = ["model", "mtu", "queues", "filter", "bandwidth"];
 
-/// How macvtap shares its device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DirectMode {
-    Bridge,
-    Vepa,
-    Private,
-    Passthrough,
-}
-
-/// A limit in one direction, as the guest sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rate {
-    /// KiB/s.
-    pub average: u64,
-    /// KiB/s.
-    pub peak: Option<u64>,
-    /// KiB that may go at peak speed at once.
-    pub burst: Option<u64>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bandwidth {
-    pub inbound: Option<Rate>,
-    pub outbound: Option<Rate>,
-}
-
-/// The NIC itself, whatever it is plugged into.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NicProperties {
-    /// `virtio`, `e1000e` and so on.
-    pub model: Option<String>,
-    /// Bytes.
-    pub mtu: Option<u64>,
-    /// Pairs of queues of a virtio NIC.
-    pub queues: Option<u64>,
-    /// Name of an nwfilter.
-    pub filter: Option<String>,
-    pub bandwidth: Option<Bandwidth>,
-}
-
-impl NicProperties {
-    /// The properties that are about the NIC itself, for those who pass them on.
-    pub const NAMES: [&str; 5] = ["model", "mtu", "queues", "filter", "bandwidth"];
-
-    /// Takes the properties in `NAMES`.
-    ///
-    /// # Errors
-    /// `CloudError` naming the property that is wrong.
-    pub fn take(properties: &mut CloudProperties) -> Result<Self> {
-        Ok(Self {
-            model: properties.string("model")?,
-            mtu: properties.integer_between("mtu", 68, 65535)?,
-            queues: properties.integer_between("queues", 1, 256)?,
-            filter: properties.string("filter")?,
-            bandwidth: properties.hash("bandwidth")?.map(bandwidth).transpose()?,
-        })
-    }
+/// Takes the properties in `NIC_PROPERTIES`.
+///
+/// # Errors
+/// `CloudError` naming the property that is wrong.
+pub fn take_nic_properties(properties: &mut CloudProperties) -> Result<NicProperties> {
+    Ok(NicProperties {
+        model: properties.string("model")?,
+        mtu: properties.integer_between("mtu", 68, 65535)?,
+        queues: properties.integer_between("queues", 1, 256)?,
+        filter: properties.string("filter")?,
+        bandwidth: properties.hash("bandwidth")?.map(bandwidth).transpose()?,
+    })
 }
 
 /// Reads a network's `cloud_properties`; `default_network` is where a NIC goes that says nothing.
@@ -110,7 +43,7 @@ pub fn parse(
     let openvswitch = properties.boolean("openvswitch")?;
     let vlan = properties.integer_between("vlan", 1, 4094)?;
     let portgroup = properties.string("portgroup")?;
-    let nic = NicProperties::take(&mut properties)?;
+    let nic = take_nic_properties(&mut properties)?;
     properties.end()?;
 
     if usize::from(name.is_some()) + usize::from(bridge.is_some()) + usize::from(direct.is_some()) > 1 {
@@ -182,28 +115,6 @@ fn rate(mut properties: CloudProperties) -> Result<Rate> {
     };
     properties.end()?;
     Ok(Rate { average, peak, burst })
-}
-
-impl DirectMode {
-    /// As libvirt writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::Vepa => "vepa",
-            Self::Private => "private",
-            Self::Passthrough => "passthrough",
-        }
-    }
-}
-
-impl std::fmt::Display for Link {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Network { name, .. } => write!(f, "libvirt network {name}"),
-            Self::Bridge { name, .. } => write!(f, "bridge {name}"),
-            Self::Direct { device, mode, .. } => write!(f, "device {device} ({})", mode.name()),
-        }
-    }
 }
 
 #[cfg(test)]

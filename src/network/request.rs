@@ -4,11 +4,10 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use super::{NicProperties, Subnet};
-use crate::cloud_properties::CloudProperties;
-use crate::rpc::{Error, Result};
-use crate::vm::VmProperties;
-use crate::xml::network::Mode;
+use super::{NIC_PROPERTIES, Subnet, take_nic_properties};
+use bosh_cpi::cloud_properties::CloudProperties;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_xml::network::Mode;
 
 const WHAT: &str = "argument 1 (network definition)";
 
@@ -43,18 +42,19 @@ pub enum Range {
 pub const SMALLEST_IPV6_PREFIX: u32 = 48;
 
 impl Request {
-    /// Keys of the definition that this does not know are the Director's affair.
+    /// Unknown keys of the definition are left to the Director. The Director mixes the availability zone's cloud
+    /// properties in: those of VMs, named by `of_vms`, are ignored.
     ///
     /// # Errors
     /// `CloudError` naming the key or property that is wrong.
-    pub fn parse(mut definition: Map<String, Value>) -> Result<Self> {
+    pub fn parse(mut definition: Map<String, Value>, of_vms: &[&str]) -> Result<Self> {
         let values = match definition.remove("cloud_properties") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(values)) => values,
             Some(_) => return Err(wrong("cloud_properties must be an object")),
         };
         let mut nic_properties = values.clone();
-        nic_properties.retain(|name, _| NicProperties::NAMES.contains(&name.as_str()));
+        nic_properties.retain(|name, _| NIC_PROPERTIES.contains(&name.as_str()));
         let mut properties = CloudProperties::new(format!("{WHAT}: cloud_properties"), values);
         let mode = match properties.string("mode")?.as_deref() {
             None | Some("nat") => Mode::Nat,
@@ -77,9 +77,8 @@ impl Request {
         if host_address == Some(false) && mode != Mode::Isolated {
             return Err(properties.wrong("host_address", "true unless mode is isolated"));
         }
-        NicProperties::take(&mut properties)?;
-        // The Director mixes the availability zone's properties in, which are VM properties.
-        properties.ignore(VmProperties::NAMES);
+        take_nic_properties(&mut properties)?;
+        properties.ignore(of_vms);
         properties.end()?;
         Ok(Self {
             mode,
@@ -157,7 +156,7 @@ mod tests {
         let Value::Object(definition) = definition else {
             unreachable!()
         };
-        Request::parse(definition)
+        Request::parse(definition, crate::vm::VmProperties::NAMES)
     }
 
     #[test]

@@ -1,19 +1,20 @@
-//! DHCP host entries: where a libvirt network serves DHCP, the addresses that the Director gave to VMs are entered
-//! there, so that nobody else gets them and a VM that asks is told its own. An entry carries the VM's cid as its name,
-//! by which it is found again, with or without the VM.
+//! DHCP host entries: where a libvirt network's own DHCP would give the address of a VM to others, it is entered there,
+//! so that nobody else gets it and a VM that asks is told its own. Other addresses need no entry, as the agent sets them,
+//! and libvirt takes long for each. An entry carries the VM's cid as its name, by which it is found again, with or without
+//! the VM.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Link, Subnet};
-use crate::cid::Cid;
-use crate::config::Settings;
-use crate::libvirt::{Changes, Connection, Network};
-use crate::logging;
-use crate::rpc::{Error, ErrorType, Result};
-use crate::vm::Nic;
-use crate::xml::dhcp_host::{self, DhcpHostSpec};
-use crate::xml::element::Element;
+use super::{Nic, Subnet, gives_away};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use cpi_config::{NetworkDhcp, Settings};
+use libvirt_host::{Changes, Connection, Network};
+use libvirt_xml::dhcp_host::{self, DhcpHostSpec};
+use libvirt_xml::element::Element;
+use libvirt_xml::interface::Link;
 
 /// One entry to be made in one of a network's descriptions.
 struct Change<'a> {
@@ -26,7 +27,7 @@ struct Change<'a> {
     entry: Element,
 }
 
-/// Looks for entries in the way of the VM's own, and changes nothing.
+/// Looks for entries in the way of the VM's addresses, and changes nothing. Returns whether `reserve` has any to make.
 ///
 /// # Errors
 /// `CloudError` naming the living VM, or the entry, that has one of the addresses already; `CpiError` for a template
@@ -36,9 +37,9 @@ pub fn require_free_addresses(
     settings: &Settings,
     vm_cid: &Cid,
     nics: &[Nic],
-) -> Result<()> {
+) -> Result<bool> {
     let networks = networks_of(libvirt, settings, nics)?;
-    changes(libvirt, settings, vm_cid, nics, &networks).map(drop)
+    changes(libvirt, settings, vm_cid, nics, &networks).map(|changes| !changes.is_empty())
 }
 
 /// Makes the VM's entries, in the running networks and in what is started next time. Entries of dead VMs that are in
@@ -130,7 +131,7 @@ fn networks_of(libvirt: &Connection, settings: &Settings, nics: &[Nic]) -> Resul
     let mut networks = BTreeMap::new();
     for nic in nics
         .iter()
-        .filter(|nic| settings.network_dhcp && !nic.addresses.is_empty())
+        .filter(|nic| settings.network_dhcp != NetworkDhcp::Never && !nic.addresses.is_empty())
     {
         if let Link::Network { name, .. } = &nic.link
             && let Some(network) = libvirt.find_network(name)?
@@ -159,11 +160,15 @@ fn changes<'a>(
                 let (Some(_), Some(subnet)) = (element.child("dhcp"), Subnet::of_ip_element(element)) else {
                     continue;
                 };
+                let addresses = on_it.iter().flat_map(|nic| &nic.addresses);
+                for address in addresses.filter(|address| subnet.contains(**address)) {
+                    in_the_way(libvirt, network, element, *address, None)?;
+                }
                 // Entries of one service must differ in name and MAC, so further NICs are numbered and further
                 // addresses of a NIC go without.
                 let addressed = on_it
                     .iter()
-                    .filter_map(|nic| Some((nic, *nic.addresses.iter().find(|a| subnet.contains(**a))?)));
+                    .filter_map(|nic| Some((nic, to_enter(nic, element, &subnet, settings.network_dhcp)?)));
                 for (number, (nic, address)) in addressed.enumerate() {
                     let spec = DhcpHostSpec {
                         network_name: &network.name,
@@ -173,7 +178,7 @@ fn changes<'a>(
                         vm_name: vm_cid.as_str(),
                     };
                     let entry = dhcp_host::render(&spec, &settings.network_dhcp_ip)?;
-                    let stale = in_the_way(libvirt, network, element, &entry)?;
+                    let stale = in_the_way(libvirt, network, element, address, Some(&entry))?;
                     changes.push(Change {
                         network,
                         description,
@@ -194,7 +199,7 @@ fn changes<'a>(
                 .any(|change| change.entry.attribute("ip") == Some(&text))
             {
                 log::debug!(
-                    "network {}: no DHCP host entry for {address} ({}): it serves no DHCP for it",
+                    "network {}: no DHCP host entry for {address} ({}): its DHCP does not give that away",
                     network.name,
                     nic.networks.join(", ")
                 );
@@ -204,26 +209,38 @@ fn changes<'a>(
     Ok(changes)
 }
 
-/// The entries of dead VMs that clash with this one.
+/// The address of the NIC's that is entered in the DHCP service of this `<ip>`.
+fn to_enter(nic: &Nic, ip: &Element, subnet: &Subnet, wanted: NetworkDhcp) -> Option<IpAddr> {
+    let mut addresses = nic.addresses.iter().copied().filter(|a| subnet.contains(*a));
+    match wanted {
+        NetworkDhcp::Never => None,
+        NetworkDhcp::Auto if !nic.asks_dhcp => addresses.find(|address| gives_away(ip, *address)),
+        NetworkDhcp::Auto | NetworkDhcp::Always => addresses.next(),
+    }
+}
+
+/// The entries of dead VMs that clash with this address, or with the entry that is to be made for it.
 fn in_the_way(
     libvirt: &Connection,
     network: &Network,
     ip: &Element,
-    entry: &Element,
+    address: IpAddr,
+    entry: Option<&Element>,
 ) -> Result<Vec<Element>> {
-    let address = |host: &Element| host.attribute("ip").and_then(|ip| ip.parse::<IpAddr>().ok());
-    let same =
-        |host: &Element, key| host.attribute(key).is_some() && host.attribute(key) == entry.attribute(key);
+    let has_address = |host: &Element| host.attribute("ip").and_then(|ip| ip.parse().ok()) == Some(address);
+    let same = |host: &Element, key| {
+        let of_entry = entry.and_then(|entry| entry.attribute(key));
+        of_entry.is_some() && host.attribute(key) == of_entry
+    };
     let mut stale = Vec::new();
     for host in hosts(ip) {
-        if address(host) != address(entry) && !same(host, "name") && !same(host, "mac") {
+        if !has_address(host) && !same(host, "name") && !same(host, "mac") {
             continue;
         }
         let taken = |by: String| {
             Error::cloud(format!(
-                "network {}: address {} is reserved by the DHCP host entry {host}, which {by}",
+                "network {}: address {address} is reserved by the DHCP host entry {host}, which {by}",
                 network.name,
-                entry.attribute("ip").unwrap_or_default(),
             ))
         };
         if let Some(vm) = living_owner(libvirt, host)? {

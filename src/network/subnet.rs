@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use crate::xml::element::Element;
+use libvirt_xml::element::Element;
 
 /// A subnet: all addresses whose first `prefix` bits are those of `base`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use super::{complain, print, to_json};
 use crate::cli::Call;
-use crate::config::Config;
-use crate::interrupt;
-use crate::logging;
 use crate::methods::{self, Cpi};
-use crate::rpc::{Arguments, Error, Request, Response, Result};
+use bosh_cpi::interrupt;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Arguments, Error, Request, Response, Result};
+use cpi_config::Config;
 
 /// Whether the call succeeded; its error is on stderr then.
 pub fn run(call: &Call, config: Config) -> Result<bool> {
@@ -33,7 +33,7 @@ pub fn run(call: &Call, config: Config) -> Result<bool> {
         let log = if succeeded {
             String::new()
         } else {
-            logging::kept_lines()
+            logging::unread_lines()
         };
         print(&format!("{}\n", Response::new(outcome, log).to_json()))?;
         return Ok(succeeded);

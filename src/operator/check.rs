@@ -16,10 +16,10 @@ use serde_json::json;
 
 use super::table::{width, wrapped};
 use super::{print, to_json};
-use crate::interrupt;
-use crate::libvirt::Connection;
-use crate::logging::on_one_line;
-use crate::rpc::{Cause, Error, Result};
+use bosh_cpi::interrupt;
+use bosh_cpi::logging::on_one_line;
+use bosh_cpi::rpc::{Cause, Error, Result};
+use libvirt_host::Connection;
 
 /// What one look has found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -133,7 +133,7 @@ fn cured_of_permissions(finding: Finding) -> Finding {
     finding.cured_by(cure)
 }
 
-fn look_at_host(libvirt: &Connection, config: &crate::config::Config, findings: &mut Vec<Finding>) {
+fn look_at_host(libvirt: &Connection, config: &cpi_config::Config, findings: &mut Vec<Finding>) {
     findings.push(Finding::of("versions", host::versions(libvirt)));
     findings.extend(host::language(libvirt));
     let domain_type = host::domain_type(libvirt, config, findings);

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::print_while_read;
 use super::show::console_log;
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::Connection;
-use crate::rpc::{Error, ErrorType, Result};
 use crate::vm;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use cpi_config::Config;
+use libvirt_host::Connection;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 

@@ -6,7 +6,7 @@ use clap_mangen::Man;
 
 use super::print_while_read;
 use crate::cli::Cli;
-use crate::rpc::{Error, Result};
+use bosh_cpi::rpc::{Error, Result};
 
 pub fn completions(shell: Shell) -> Result<()> {
     let mut script = Vec::new();

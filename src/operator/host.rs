@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::cid::Cid;
 use crate::disk::volumes_of;
-use crate::libvirt::{Connection, Domain, DomainStatus, Pool, Volume, VolumeDetails};
-use crate::rpc::{ErrorType, Result};
-use crate::volume_name::VolumeName;
-use crate::xml::element::Element;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{ErrorType, Result};
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Domain, DomainStatus, Pool, Volume, VolumeDetails};
+use libvirt_xml::element::Element;
 
 pub struct Host {
     pub volumes: Vec<FoundVolume>,

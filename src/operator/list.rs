@@ -8,10 +8,10 @@ use super::table::{Table, width, wrapped};
 use super::views::{self, Disk, INCOMPLETE};
 use super::{print, to_json, tree};
 use crate::cli::{List, Listed};
-use crate::config::Config;
-use crate::libvirt::Connection;
-use crate::measures::{age, size};
-use crate::rpc::Result;
+use bosh_cpi::measures::{age, size};
+use bosh_cpi::rpc::Result;
+use cpi_config::Config;
+use libvirt_host::Connection;
 
 const ALL: [Listed; 5] = [
     Listed::Stemcells,

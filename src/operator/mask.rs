@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-pub use crate::xml::masked as masked_xml;
+pub use libvirt_xml::masked as masked_xml;
 
 /// In the place of a secret.
 pub const MASK: &str = "(secret)";

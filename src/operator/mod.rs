@@ -23,10 +23,11 @@ use std::io::{ErrorKind, Write};
 use serde_json::{Map, Value};
 
 use crate::cli::{Cli, Command, JOB_CONFIG, Rendered};
-use crate::config::{Config, LogLevel};
-use crate::progress::terminal_width;
-use crate::rpc::{Error, Result};
-use crate::{even_when_it_panics, logging};
+use crate::even_when_it_panics;
+use bosh_cpi::logging;
+use bosh_cpi::progress::terminal_width;
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::{Config, LogLevel};
 
 pub use version::text as version;
 

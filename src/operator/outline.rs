@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use crate::logging::on_one_line;
-use crate::measures::size;
-use crate::xml::characters::{escape_attribute, escape_text};
-use crate::xml::element::{Element, Node};
+use bosh_cpi::logging::on_one_line;
+use bosh_cpi::measures::size;
+use libvirt_xml::characters::{escape_attribute, escape_text};
+use libvirt_xml::element::{Element, Node};
 
 /// Renders an object. Numbers under a key that ends in `_bytes` are shown as sizes, texts of several lines as they are.
 pub fn render(value: &Value) -> String {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::interrupt;
-use crate::libvirt::{Connection, Pool, Volume};
-use crate::rpc::Result;
-use crate::volume_name::VolumeName;
-use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
+use bosh_cpi::interrupt;
+use bosh_cpi::rpc::Result;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Pool, Volume};
+use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 /// Bytes of a probe without content.
 const SIZE: u64 = 1024 * 1024;

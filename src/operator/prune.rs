@@ -17,15 +17,16 @@ use super::host::{FoundVolume, Host};
 use super::table::Align::{Left, Right};
 use super::table::{Table, width};
 use super::{print, to_json};
-use crate::cid::Cid;
 use crate::cli::Prune;
-use crate::config::Config;
-use crate::libvirt::Connection;
-use crate::measures::{age, size, span};
-use crate::rpc::{Error, Result};
-use crate::volume_name::VolumeName;
-use crate::{interrupt, logging, network, vm};
+use crate::{network, vm};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::measures::{age, size, span};
+use bosh_cpi::rpc::{Error, Result};
+use bosh_cpi::{interrupt, logging};
+use cpi_config::Config;
 use find::{find, half_vm_in_use};
+use libvirt_host::Connection;
+use libvirt_host::volume_name::VolumeName;
 use uses::Uses;
 
 /// Calls can take long, and what they have made shows no life meanwhile.

@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use super::table::width;
 use super::{mask, outline, print, to_json};
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::{Connection, Pool, VolumeState};
 use crate::methods::create_vm;
-use crate::rpc::{Arguments, Error, Request, Result};
 use crate::stemcell;
 use crate::vm::{NewVm, OwnDisk, VolumeNames, boot_disk, domain, needs, settings_drive};
-use crate::volume_name::{BOOT, EPHEMERAL, SETTINGS};
-use crate::xml::element::Element;
-use crate::xml::volume::VolumeFormat;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Arguments, Error, Request, Result};
+use cpi_config::Config;
+use libvirt_host::volume_name::{BOOT, EPHEMERAL, SETTINGS};
+use libvirt_host::{Connection, Pool, Volume};
+use libvirt_xml::element::Element;
+use libvirt_xml::volume::VolumeFormat;
 
 pub fn run(config_path: &Path, as_json: bool) -> Result<()> {
     let request = Request::read(std::io::stdin().lock())?;
@@ -48,10 +48,10 @@ fn render(vm: &NewVm, config: &Config) -> Result<(Element, Value)> {
         vm.properties.storage_pool.as_ref().unwrap_or(&files.name),
     )?;
     pool.require_copies()?;
-    let (stemcell, record) = find_stemcell(&libvirt, &files, &vm.stemcell_cid)?;
-    let needs = needs::of(&record.stemcell_properties(), config)?;
+    let (volume, record) = find_stemcell(&libvirt, &files, &vm.stemcell_cid)?;
+    let needs = needs::of_vm(&libvirt, vm, &volume, &record, config)?;
     let (boot_format, chain) =
-        boot_disk::layout(&libvirt, config.settings.boot_disk_clone, &pool, &stemcell)?;
+        boot_disk::layout(&libvirt, config.settings.boot_disk_clone, &pool, &volume.state()?)?;
     let names = VolumeNames::of(&vm.cid);
     let boot = disk(&pool, &names.boot, boot_format, BOOT)?;
     let mut disks = vec![OwnDisk {
@@ -81,8 +81,8 @@ fn active_pool(libvirt: &Connection, name: &str) -> Result<Pool> {
     )))
 }
 
-/// What the stemcell's volume is, and its record, from the pools that are active: no other is started to look.
-fn find_stemcell(libvirt: &Connection, first: &Pool, cid: &Cid) -> Result<(VolumeState, stemcell::Record)> {
+/// The stemcell's volume and its record, from the pools that are active: no other is started to look.
+fn find_stemcell(libvirt: &Connection, first: &Pool, cid: &Cid) -> Result<(Volume, stemcell::Record)> {
     let missing = || {
         Error::cloud(format!(
             "stemcell {cid} does not exist in any active pool of {}; upload it again",
@@ -100,7 +100,7 @@ fn find_stemcell(libvirt: &Connection, first: &Pool, cid: &Cid) -> Result<(Volum
             None => pool.unless_stopped(pool.volume(&name))?.flatten(),
         };
         if let Some(volume) = volume {
-            return Ok((volume.state()?, record));
+            return Ok((volume, record));
         }
     }
     Err(missing())

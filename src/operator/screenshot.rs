@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::print;
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::Connection;
-use crate::rpc::{Error, Result};
 use crate::vm;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::Config;
+use libvirt_host::Connection;
 
 pub fn run(vm: &str, file: &Path, config: &Config) -> Result<()> {
     let cid = Cid::new(vm).map_err(Error::cpi)?;

@@ -7,16 +7,16 @@ use super::outline;
 use super::table::width;
 use super::views;
 use super::{mask, print, to_json};
-use crate::agent::{CONFIG_DRIVE_MAX_BYTES, read_drive};
-use crate::cid::Cid;
-use crate::config::Config;
-use crate::libvirt::Connection;
-use crate::rpc::{Error, Result};
 use crate::stemcell;
-use crate::volume_name::SETTINGS;
-use crate::volume_name::VolumeName;
-use crate::xml::element::Element;
-use crate::xml::metadata::{VM_NAMESPACE, of_domain};
+use agent_drive::{CONFIG_DRIVE_MAX_BYTES, read_drive};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::Config;
+use libvirt_host::Connection;
+use libvirt_host::volume_name::SETTINGS;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_xml::element::Element;
+use libvirt_xml::metadata::{VM_NAMESPACE, of_domain};
 
 /// Room for a settings drive of the largest kind, bytes: a CD-ROM has more around its files.
 const MAX_DRIVE_BYTES: u64 = 2 * CONFIG_DRIVE_MAX_BYTES as u64;
@@ -96,7 +96,7 @@ fn vm(libvirt: &Connection, host: &Host, cid: &Cid, columns: usize) -> Result<Op
         "notes": vm.notes,
         "deployment": vm.owner.deployment,
         "instance": vm.owner.instance,
-        "created_at": vm.created_at.map(crate::logging::timestamp),
+        "created_at": vm.created_at.map(bosh_cpi::logging::timestamp),
         "stemcell": vm.stemcell,
         "volumes": volumes(&own),
         "disks": vm.disks,
@@ -118,11 +118,11 @@ fn volume(found: &FoundVolume) -> Value {
         "volume": found.volume.name,
         "pool": found.volume.pool,
         "path": found.details.path,
-        "format": state.format.map(crate::xml::volume::VolumeFormat::name),
+        "format": state.format.map(libvirt_xml::volume::VolumeFormat::name),
         "real_bytes": state.allocation,
         "virtual_bytes": state.capacity,
         "overlay_on": state.backing_path,
-        "written_at": found.details.state.modified.map(crate::logging::timestamp),
+        "written_at": found.details.state.modified.map(bosh_cpi::logging::timestamp),
     })
 }
 
@@ -232,6 +232,7 @@ fn of_stemcell(libvirt: &Connection, host: &Host, cid: &Cid, columns: usize) -> 
         "vms": found.vms,
         "properties": record.as_ref().map(|record| &record.properties),
         "tags": record.as_ref().map(|record| &record.tags),
+        "firmware": record.as_ref().and_then(|record| record.firmware.as_deref()),
     })))
 }
 

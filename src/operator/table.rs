@@ -1,7 +1,7 @@
 //! Tables for people: columns as wide as what is in them, within the width of the terminal.
 
-use crate::logging::on_one_line;
-use crate::progress::terminal_width;
+use bosh_cpi::logging::on_one_line;
+use bosh_cpi::progress::terminal_width;
 
 const GAP: &str = "  ";
 /// In front of what stands on a row's second line.

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use super::host::Host;
 use super::table::{cut, width};
 use super::views::{self, Disk, Owner, Vm};
-use crate::libvirt::Connection;
-use crate::logging::on_one_line;
-use crate::measures::size;
-use crate::rpc::Result;
+use bosh_cpi::logging::on_one_line;
+use bosh_cpi::measures::size;
+use bosh_cpi::rpc::Result;
+use libvirt_host::Connection;
 
 pub fn render(libvirt: &Connection, host: &Host) -> Result<String> {
     let vms = views::vms(host);

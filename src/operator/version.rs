@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::libvirt::{Library, ssh_client};
+use libvirt_host::{Library, ssh_client};
 
 /// What is printed.
 pub fn text(verbose: bool) -> String {

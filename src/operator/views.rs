@@ -7,17 +7,17 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::host::{FoundDomain, FoundVolume, HiddenPool, Host};
-use crate::cid::Cid;
 use crate::disk::{Layer, Record, cid_of, disk_cids_in, disks as disk_elements, layer_of, name_of};
-use crate::libvirt::{Connection, DomainStatus, Network, VolumeDetails};
-use crate::logging;
 use crate::network::Subnet;
-use crate::rpc::{ErrorType, Result};
 use crate::stemcell;
 use crate::vm::half_made;
-use crate::volume_name::VolumeName;
-use crate::xml::element::Element;
-use crate::xml::metadata::{VM_NAMESPACE, disk_namespace, of_domain};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{ErrorType, Result};
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, DomainStatus, Network, VolumeDetails};
+use libvirt_xml::element::Element;
+use libvirt_xml::metadata::{VM_NAMESPACE, disk_namespace, of_domain};
 
 /// What is being made, or was when its call was killed.
 pub const INCOMPLETE: &str = "incomplete";
@@ -145,7 +145,7 @@ fn format_of(found: &FoundVolume) -> Option<&'static str> {
         .details
         .state
         .format
-        .map(crate::xml::volume::VolumeFormat::name)
+        .map(libvirt_xml::volume::VolumeFormat::name)
 }
 
 /// Uploaded stemcells, and light ones, of which there is a record only.

@@ -1,9 +1,9 @@
 //! Marker volumes: empty volumes whose existence says something of the volume that they are named after.
 
-use crate::libvirt::Pool;
-use crate::rpc::{Error, Result};
-use crate::volume_name::VolumeName;
-use crate::xml::volume::{VolumeFormat, VolumeSpec, plain};
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::Pool;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_xml::volume::{VolumeFormat, VolumeSpec, plain};
 
 /// Marks the stemcell or snapshot of this cid as incomplete, before anything of it exists: nobody has been told of it,
 /// so it may be deleted if its call is killed.

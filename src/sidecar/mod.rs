@@ -11,10 +11,10 @@ mod record;
 
 pub use record::{read, write};
 
-use crate::config::Config;
-use crate::libvirt::{Connection, Pool, PoolKind, Volume};
-use crate::rpc::Result;
-use crate::volume_name::VolumeName;
+use bosh_cpi::rpc::Result;
+use cpi_config::Config;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Pool, PoolKind, Volume};
 
 /// The pool for records about volumes of this pool.
 ///

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::libvirt::{Connection, Pool, Volume};
-use crate::rpc::{Error, Result};
-use crate::undo::Undo;
-use crate::volume_name::VolumeName;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::Undo;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Pool, Volume};
 
 /// Larger records are refused, and nothing larger is read.
 const MAX_BYTES: usize = 256 * 1024;
@@ -66,8 +66,9 @@ pub fn write<T: Serialize>(libvirt: &Connection, pool: &Pool, name: &VolumeName,
     if let Some(volume) = pool.volume(&name)? {
         return volume.replace_content(libvirt, &bytes, b' ');
     }
-    let mut undo = Undo::new();
-    undo.push(format!("volume {name}"), || {
+    let mut undo = Undo::new(libvirt);
+    undo.push(format!("volume {name}"), |libvirt| {
+        let pool = libvirt.pool(&pool.name)?;
         pool.volume(&name)?.map_or(Ok(()), |volume| volume.delete())
     });
     pool.create_with_content(libvirt, &name, &bytes)?;

@@ -2,11 +2,11 @@
 
 use super::Record;
 use super::record::{NamedVolume, record_name};
-use crate::cid::Cid;
-use crate::libvirt::{Connection, Pool, Volume};
-use crate::rpc::{Error, Result};
 use crate::sidecar::marker;
-use crate::volume_name::VolumeName;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Pool, Volume};
 
 /// What there is of a stemcell.
 pub struct Stemcell {

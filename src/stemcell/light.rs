@@ -1,11 +1,11 @@
 //! Light stemcells: their cloud properties name a volume that is there already, `{"volume": ..., "pool": ...}`.
 
-use super::StemcellProperties;
 use super::find::operators_volume;
 use super::record::NamedVolume;
-use crate::libvirt::Connection;
-use crate::rpc::{Error, Result};
-use crate::volume_name::VolumeName;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Volume};
+use stemcell_image::StemcellProperties;
 
 /// The volume that these cloud properties name, none where they name none; `pool` is the one where they name no other.
 ///
@@ -33,19 +33,25 @@ pub fn named_volume(properties: &StemcellProperties, pool: &str) -> Result<Optio
     Ok(Some(NamedVolume { pool, volume }))
 }
 
-/// Whether the volume is there and can be a VM's boot disk.
+/// The volume, which can be a VM's boot disk.
 ///
 /// # Errors
 /// `CloudError`.
-pub fn check_volume(libvirt: &Connection, name: &NamedVolume, properties: &StemcellProperties) -> Result<()> {
-    let state = operators_volume(libvirt, name)?.state()?;
+pub fn check_volume(
+    libvirt: &Connection,
+    name: &NamedVolume,
+    properties: &StemcellProperties,
+) -> Result<Volume> {
+    let volume = operators_volume(libvirt, name)?;
+    let state = volume.state()?;
     let what = || format!("volume {} in pool {}", name.volume, name.pool);
     if state.format.is_none() {
         return Err(Error::cloud(format!("{} is neither raw nor qcow2", what())));
     }
     properties
         .check_size(state.capacity)
-        .map_err(|e| e.during(what()))
+        .map_err(|e| e.during(what()))?;
+    Ok(volume)
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::StemcellProperties;
-use crate::cid::Cid;
-use crate::libvirt::{Connection, Pool};
-use crate::rpc::Result;
 use crate::sidecar;
-use crate::volume_name::VolumeName;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::Result;
+use cpi_config::Firmware;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_host::{Connection, Pool};
+use stemcell_image::StemcellProperties;
 
 /// The content of a stemcell's record volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct Record {
     /// What a light stemcell stands for; none for one that was uploaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<NamedVolume>,
+    /// What starts the disk, `bios` or `efi`; none where that was not found out, as by earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<String>,
 }
 
 /// A volume of the operator's.
@@ -61,6 +65,11 @@ impl Record {
         Ok(())
     }
 
+    /// What starts the disk, if that is known.
+    pub fn firmware(&self) -> Option<Firmware> {
+        Firmware::from_name(self.firmware.as_deref()?)
+    }
+
     /// The properties one by one; nothing where they are of a shape that `create_stemcell` would have refused.
     pub fn stemcell_properties(&self) -> StemcellProperties {
         StemcellProperties::parse(&Value::Object(self.properties.clone())).unwrap_or_default()
@@ -95,8 +104,10 @@ mod tests {
         assert_eq!(read("{}"), Record::default());
         let record = read(
             r#"{"properties": {"infrastructure": "vsphere", "disk": "5120"}, "tags": {"a": 1},
-                "volume": {"pool": "p", "volume": "v"}, "from_the_future": true}"#,
+                "volume": {"pool": "p", "volume": "v"}, "firmware": "efi", "from_the_future": true}"#,
         );
+        assert_eq!(record.firmware(), Some(Firmware::Efi));
+        assert_eq!(read(r#"{"firmware": "of the future"}"#).firmware(), None);
         assert_eq!(record.tags["a"], json!(1));
         assert_eq!(record.volume.as_ref().unwrap().volume, "v");
         let properties = record.stemcell_properties();

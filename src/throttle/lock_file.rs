@@ -10,7 +10,7 @@ use fs2::FileExt;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::logging;
+use bosh_cpi::logging;
 
 /// Bytes of a lock file that an error shows. Ours are shorter.
 const SHOWN_BYTES: u64 = 200;

@@ -1,13 +1,13 @@
 //! A VM's boot disk: an overlay on its stemcell, or a copy of it.
 
 use super::{NewVm, OwnDisk};
-use crate::config::BootDiskClone;
-use crate::libvirt::{Connection, Pool, PoolKind, Volume, VolumeState};
-use crate::logging;
-use crate::rpc::{Error, Result};
-use crate::volume_name::BOOT;
-use crate::xml::disk::BackingFile;
-use crate::xml::volume::{Backing, VolumeFormat, VolumeSpec, plain};
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::BootDiskClone;
+use libvirt_host::volume_name::BOOT;
+use libvirt_host::{Connection, Pool, PoolKind, Volume, VolumeState};
+use libvirt_xml::disk::BackingFile;
+use libvirt_xml::volume::{Backing, VolumeFormat, VolumeSpec, plain};
 
 const MIB: u64 = 1024 * 1024;
 

@@ -1,14 +1,14 @@
 //! Deleting a VM: all that lives and dies with it, found by its cid alone.
 
 use super::volumes::{OwnPools, delete_all, own_pools};
-use crate::cid::Cid;
-use crate::config::Config;
 use crate::disk::{self, Attachments};
-use crate::libvirt::{Connection, Domain};
-use crate::logging;
 use crate::network;
-use crate::rpc::{Error, ErrorType, Result};
-use crate::volume_name::all_of_vm;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::logging;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use cpi_config::Config;
+use libvirt_host::volume_name::all_of_vm;
+use libvirt_host::{Connection, Domain};
 
 /// Stops and forgets the VM and deletes what belongs to it, its persistent disks excepted. Returns whether there was
 /// anything.

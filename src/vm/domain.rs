@@ -1,17 +1,17 @@
 //! A VM's domain: its disks and NICs in one document.
 
-use super::{Needs, NewVm, Nic};
-use crate::config::{Config, DomainType, Firmware};
-use crate::disk::RunTimeOptions;
-use crate::libvirt::{Connection, Volume};
-use crate::rpc::{ErrorType, Result};
-use crate::volume_name::SETTINGS;
-use crate::xml::disk::{self, BackingFile, Device, DiskSpec};
-use crate::xml::domain::{self, DomainSpec, DomainTemplate};
-use crate::xml::element::Element;
-use crate::xml::interface::{self, InterfaceSpec};
-use crate::xml::platform::Platform;
-use crate::xml::volume::VolumeFormat;
+use super::{Needs, NewVm};
+use crate::network::Nic;
+use bosh_cpi::rpc::{ErrorType, Result};
+use cpi_config::{Config, DomainType, Firmware};
+use libvirt_host::volume_name::SETTINGS;
+use libvirt_host::{Connection, Volume};
+use libvirt_xml::disk::{self, BackingFile, Device, DiskSpec, RunTimeOptions};
+use libvirt_xml::domain::{self, DomainSpec, DomainTemplate};
+use libvirt_xml::element::Element;
+use libvirt_xml::interface::{self, InterfaceSpec};
+use libvirt_xml::platform::Platform;
+use libvirt_xml::volume::VolumeFormat;
 
 /// A volume of the VM's, and the serial that the guest finds it by.
 pub struct OwnDisk {
@@ -142,6 +142,12 @@ fn template<'a>(vm: &'a NewVm, config: &'a Config) -> Option<DomainTemplate<'a>>
     }))
 }
 
+/// Whether the VM is started by what its stemcell is made for, since nothing else says what by.
+pub fn leaves_firmware_open(vm: &NewVm, config: &Config) -> bool {
+    let chosen = vm.properties.firmware.unwrap_or(config.settings.firmware);
+    chosen.is_none() && template(vm, config).is_none()
+}
+
 /// What the VM's cloud properties say, else the configuration; a template has to say the rest by itself.
 fn platform<'a>(vm: &'a NewVm, needs: &Needs, config: &'a Config, has_template: bool) -> Platform<'a> {
     let (properties, settings) = (&vm.properties, &config.settings);
@@ -169,9 +175,9 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
-    use crate::cid::Cid;
-    use crate::stemcell::StemcellProperties;
     use crate::vm::{VmProperties, needs};
+    use bosh_cpi::cid::Cid;
+    use stemcell_image::StemcellProperties;
 
     fn object(value: Value) -> Map<String, Value> {
         value.as_object().cloned().unwrap()
@@ -200,24 +206,18 @@ mod tests {
         let efi = Some(Firmware::Efi);
         let bios = Some(Firmware::Bios);
         for (stemcell, properties, settings, own, templates) in [
-            (json!({}), json!({}), json!({}), ("", bios), ("", None)),
+            (Firmware::Bios, json!({}), json!({}), ("", bios), ("", None)),
             // A stemcell that is built for EFI, and a machine that there is firmware for.
+            (Firmware::Efi, json!({}), json!({}), ("q35", efi), ("", None)),
             (
-                json!({"infrastructure": "vsphere", "name": "noble"}),
-                json!({}),
-                json!({}),
-                ("q35", efi),
-                ("", None),
-            ),
-            (
-                json!({}),
+                Firmware::Bios,
                 json!({"firmware": "efi"}),
                 json!({}),
                 ("q35", efi),
                 ("", efi),
             ),
             (
-                json!({}),
+                Firmware::Bios,
                 json!({}),
                 json!({"firmware": "efi"}),
                 ("q35", efi),
@@ -225,14 +225,14 @@ mod tests {
             ),
             // What is named stays.
             (
-                json!({}),
+                Firmware::Bios,
                 json!({"machine": "pc"}),
                 json!({"firmware": "efi"}),
                 ("pc", efi),
                 ("pc", efi),
             ),
             (
-                json!({"infrastructure": "vsphere", "name": "noble"}),
+                Firmware::Efi,
                 json!({"firmware": "bios"}),
                 json!({"machine": "q35"}),
                 ("q35", bios),
@@ -240,13 +240,13 @@ mod tests {
             ),
         ] {
             let (vm, config) = (new_vm(properties), config(settings));
-            let needs = needs::of(&StemcellProperties::parse(&stemcell).unwrap(), &config).unwrap();
+            let needs = needs::of(&StemcellProperties::default(), stemcell, &config).unwrap();
             for (has_template, expected) in [(false, own), (true, templates)] {
                 let platform = platform(&vm, &needs, &config, has_template);
                 assert_eq!(
                     (platform.machine, platform.firmware),
                     expected,
-                    "{has_template} {stemcell}"
+                    "{has_template} {stemcell:?}"
                 );
             }
         }

@@ -1,10 +1,10 @@
 //! The mark of a VM that create_vm has not completed: an element in the domain's `<metadata>`, from its definition on until
 //! it has started. A call that is killed meanwhile leaves it there, and tells `cpi prune` that nobody was told of the VM.
 
-use crate::libvirt::Domain;
-use crate::rpc::Result;
-use crate::xml::element::Element;
-use crate::xml::metadata;
+use bosh_cpi::rpc::Result;
+use libvirt_host::Domain;
+use libvirt_xml::element::Element;
+use libvirt_xml::metadata;
 
 const NAMESPACE: &str = "https://github.com/libvirt-bosh-cpi/creating/1.0";
 

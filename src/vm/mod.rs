@@ -6,7 +6,6 @@ pub mod domain;
 pub mod half_made;
 pub mod needs;
 mod new_vm;
-mod nics;
 mod properties;
 pub mod settings_drive;
 mod start;
@@ -16,14 +15,13 @@ pub use delete::delete;
 pub use domain::OwnDisk;
 pub use needs::{Needs, SettingsDrive};
 pub use new_vm::NewVm;
-pub use nics::{Nic, plan as plan_nics};
 pub use properties::VmProperties;
 pub use start::reboot;
 pub use volumes::{VolumeNames, delete_all as delete_volumes};
 
-use crate::cid::Cid;
-use crate::libvirt::{Connection, Domain};
-use crate::rpc::{Error, ErrorType, Result};
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use libvirt_host::{Connection, Domain};
 
 /// The VM's domain, if there is one. A domain whose name is none of our cids is not ours, hence not found.
 pub fn find(libvirt: &Connection, cid: &Cid) -> Result<Option<Domain>> {

@@ -1,17 +1,20 @@
 //! What a VM needs for its stemcell to boot, and for the agent in it to find its settings and disks. The configuration
 //! decides where it says so; what it leaves open follows from what the stemcell says about itself.
 
-use crate::config::{self, Config, ConfigDriveFormat, DiskBus, Firmware, StemcellType};
-use crate::rpc::{Error, Result};
-use crate::stemcell::StemcellProperties;
-use crate::xml::disk::Device;
+use super::{NewVm, domain};
+use crate::stemcell::{self, Record};
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::{self, Config, ConfigDriveFormat, DiskBus, Firmware, StemcellType};
+use libvirt_host::{Connection, Volume};
+use libvirt_xml::disk::Device;
+use stemcell_image::StemcellProperties;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needs {
     pub drive: SettingsDrive,
     pub bus: DiskBus,
-    /// What the stemcell is built for; neither the configuration nor the VM has been asked.
+    /// What the stemcell's disk is started by, where neither the configuration nor the VM says another.
     pub firmware: Firmware,
 }
 
@@ -75,11 +78,30 @@ const FILENAME: &str = "env";
 /// Their agents ask a metadata server of their cloud, over HTTP, and look nowhere else.
 const METADATA_SERVER_ONLY: &[&str] = &["alicloud", "aws", "cloudstack", "google", "softlayer"];
 
-/// What a VM of this stemcell needs.
+/// What this VM needs of a stemcell with this volume and record.
 ///
 /// # Errors
 /// `CloudError` for a stemcell whose agent would never find its settings.
-pub fn of(stemcell: &StemcellProperties, config: &Config) -> Result<Needs> {
+pub fn of_vm(
+    libvirt: &Connection,
+    vm: &NewVm,
+    volume: &Volume,
+    record: &Record,
+    config: &Config,
+) -> Result<Needs> {
+    let firmware = if domain::leaves_firmware_open(vm, config) {
+        stemcell::firmware(libvirt, volume, record)
+    } else {
+        Firmware::Bios
+    };
+    of(&record.stemcell_properties(), firmware, config)
+}
+
+/// What VMs need of a stemcell with these properties, whose disk is started by this firmware.
+///
+/// # Errors
+/// As `of_vm`.
+pub fn of(stemcell: &StemcellProperties, firmware: Firmware, config: &Config) -> Result<Needs> {
     let infrastructure = infrastructure(stemcell);
     let infrastructure = infrastructure.as_deref();
     let habits = match (infrastructure, config.stemcell.stemcell_type) {
@@ -97,7 +119,7 @@ pub fn of(stemcell: &StemcellProperties, config: &Config) -> Result<Needs> {
     Ok(Needs {
         drive: drive(&config.stemcell, &habits),
         bus: config.settings.disk_bus.unwrap_or(habits.bus),
-        firmware: firmware(stemcell, infrastructure),
+        firmware,
     })
 }
 
@@ -113,7 +135,7 @@ fn infrastructure(stemcell: &StemcellProperties) -> Option<String> {
     said.or_else(by_format)
 }
 
-fn drive(configured: &config::Stemcell, habits: &Habits) -> SettingsDrive {
+fn drive(configured: &cpi_config::Stemcell, habits: &Habits) -> SettingsDrive {
     let or =
         |configured: &str, habit: &str| if configured.is_empty() { habit } else { configured }.to_owned();
     let label = or(&configured.label, habits.label);
@@ -131,17 +153,6 @@ fn drive(configured: &config::Stemcell, habits: &Habits) -> SettingsDrive {
     }
 }
 
-/// Only a stemcell's name has the release of its system. From Noble on stemcells for vSphere have an EFI system partition,
-/// the first of them nothing but that; all other stemcells can be started by a BIOS.
-fn firmware(stemcell: &StemcellProperties, infrastructure: Option<&str>) -> Firmware {
-    let name = stemcell.name.as_deref().unwrap_or_default();
-    if matches!(infrastructure, Some("vsphere" | "vcloud")) && name.contains("noble") {
-        Firmware::Efi
-    } else {
-        Firmware::Bios
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,7 +160,8 @@ mod tests {
 
     fn needs(stemcell: Value, config: Value) -> Result<Needs> {
         let stemcell = StemcellProperties::parse(&stemcell).unwrap();
-        of(&stemcell, &Config::from_value("x", config, &Map::new()).unwrap())
+        let config = Config::from_value("x", config, &Map::new()).unwrap();
+        of(&stemcell, Firmware::Bios, &config)
     }
 
     fn config_drive(label: &str, metadata_path: &str, userdata_path: &str) -> SettingsDrive {
@@ -238,23 +250,6 @@ mod tests {
                 message.contains(infrastructure) && message.contains("stemcell.type"),
                 "{message}"
             );
-        }
-    }
-
-    #[test]
-    fn only_vsphere_stemcells_of_noble_are_built_for_efi() {
-        for (infrastructure, name, firmware) in [
-            ("vsphere", "bosh-vsphere-esxi-ubuntu-noble", Firmware::Efi),
-            (
-                "vsphere",
-                "bosh-vsphere-esxi-ubuntu-jammy-go_agent",
-                Firmware::Bios,
-            ),
-            ("vcloud", "bosh-vcloud-esxi-ubuntu-noble", Firmware::Efi),
-            ("openstack", "bosh-openstack-kvm-ubuntu-noble", Firmware::Bios),
-        ] {
-            let stemcell = json!({"infrastructure": infrastructure, "name": name});
-            assert_eq!(needs(stemcell, json!({})).unwrap().firmware, firmware, "{name}");
         }
     }
 }

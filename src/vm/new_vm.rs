@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{Nic, VmProperties};
-use crate::cid::Cid;
+use super::VmProperties;
+use crate::network::Nic;
+use bosh_cpi::cid::Cid;
 
 /// The arguments, checked as far as that goes without libvirt.
 pub struct NewVm {

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::cloud_properties::CloudProperties;
-use crate::config::{Firmware, is_cpu_mode};
-use crate::rpc::Result;
-use crate::xml::element::Element;
-use crate::xml::platform::HugePages;
+use bosh_cpi::cloud_properties::CloudProperties;
+use bosh_cpi::rpc::Result;
+use cpi_config::{Firmware, is_cpu_mode};
+use libvirt_xml::element::Element;
+use libvirt_xml::platform::HugePages;
 
 /// What `create_vm` makes of `cloud_properties`, and what `calculate_vm_cloud_properties` answers with.
 #[derive(Debug, Clone, PartialEq, Eq)]

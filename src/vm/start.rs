@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::libvirt::{Connection, Domain};
-use crate::rpc::{Error, Result};
-use crate::xml::element::Element;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::{Connection, Domain};
+use libvirt_xml::element::Element;
 
 /// Restarts the VM as its reset button would. A VM that does not run is booted, whatever state libvirt has saved of it.
 ///

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::cid::Cid;
-use crate::libvirt::Connection;
-use crate::rpc::{Error, Result};
-use crate::volume_name::{BOOT, EPHEMERAL, SETTINGS, VolumeName, all_of_vm};
-use crate::xml::element::Element;
+use bosh_cpi::cid::Cid;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::Connection;
+use libvirt_host::volume_name::{BOOT, EPHEMERAL, SETTINGS, VolumeName, all_of_vm};
+use libvirt_xml::element::Element;
 
 /// Places on the VM's bus, in which create_vm lists its disks. On SCSI they are the disks' targets: agents that look for
 /// a disk by number take the one on target 0 for the boot disk.

@@ -21,6 +21,9 @@ mod install;
 mod pools;
 mod reboot;
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use host::Host;
@@ -54,13 +57,35 @@ fn all_steps(release: &str) {
             "no step is called {name}; there are {known:?}"
         );
     }
+    let mut passed = Vec::new();
     for (name, step) in STEPS {
         if wanted.is_empty() || wanted.split_whitespace().any(|one| one == name) {
             let started = Instant::now();
             step(&host);
             println!("{release}: {name} took {} s", started.elapsed().as_secs());
+            passed.push(name);
         }
     }
+    note(release, &passed);
+}
+
+/// Notes that this host has passed these steps, for CI (`scripts/test-host/inputs`).
+fn note(release: &str, steps: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let inputs = Command::new(root.join("scripts/test-host/inputs"))
+        .output()
+        .unwrap()
+        .stdout;
+    let inputs = String::from_utf8(inputs).unwrap();
+    let file = root.join("tests/host/passed");
+    let noted = fs::read_to_string(&file).unwrap_or_default();
+    let others = noted
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1) != Some(release));
+    let mut lines: Vec<String> = others.map(str::to_owned).collect();
+    lines.push(format!("{} {release} {}", inputs.trim(), steps.join(" ")));
+    lines.sort();
+    fs::write(file, lines.join("\n") + "\n").unwrap();
 }
 
 #[test]

@@ -48,6 +48,43 @@ struct Boot {
     says: [&'static str; 3],
 }
 
+/// The stemcell with the guest's disk as a VMDK, without the boot code that a BIOS would start.
+fn for_efi_alone(sandbox: &Sandbox) -> String {
+    let directory = sandbox.directory().join("efi-alone");
+    fs::create_dir(&directory).unwrap();
+    let guest = PathBuf::from(stemcell_image("qcow2"));
+    let guest = guest.ancestors().nth(2).unwrap().join("root.img");
+    let (raw, vmdk) = (sandbox.directory().join("efi.raw"), directory.join("disk.vmdk"));
+    let (raw, vmdk) = (raw.to_str().unwrap(), vmdk.to_str().unwrap());
+    run(
+        "qemu-img",
+        &["convert", "-O", "raw", guest.to_str().unwrap(), raw],
+    )
+    .unwrap();
+    let zeros = [
+        "if=/dev/zero",
+        &format!("of={raw}"),
+        "bs=440",
+        "count=1",
+        "conv=notrunc",
+        "status=none",
+    ];
+    run("dd", &zeros).unwrap();
+    let convert = [
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=streamOptimized",
+        raw,
+        vmdk,
+    ];
+    run("qemu-img", &convert).unwrap();
+    packed(&directory)
+}
+
 fn boots(sandbox: &Sandbox) -> Vec<Boot> {
     let disk = |format: &[&str], name: &str| image(sandbox, format, name);
     vec![
@@ -62,8 +99,9 @@ fn boots(sandbox: &Sandbox) -> Vec<Boot> {
             ],
         },
         Boot {
-            image: disk(&["vmdk", "-o", "subformat=streamOptimized"], "disk.vmdk"),
-            stemcell: json!({"infrastructure": "vsphere", "name": "bosh-vsphere-esxi-ubuntu-noble"}),
+            // Nothing but the disk says what starts it.
+            image: for_efi_alone(sandbox),
+            stemcell: json!({"infrastructure": "vsphere", "name": "bosh-vsphere-esxi-ubuntu-jammy-go_agent"}),
             vm: json!({}),
             says: [
                 "firmware efi",

@@ -7,7 +7,8 @@ use crate::sandbox::{Sandbox, run, stemcell_image, virsh};
 
 #[test]
 fn a_guest_of_a_vsphere_stemcell_reads_its_cdrom_ejects_it_and_finds_it_again() {
-    let sandbox = Sandbox::new();
+    let key = "ssh-ed25519 AAAAC3 operator";
+    let sandbox = Sandbox::with_config(json!({"vm_ssh_key": {"public_key": format!("{key}\n")}}));
     let stemcell = sandbox
         .call(
             "create_stemcell",
@@ -25,7 +26,11 @@ fn a_guest_of_a_vsphere_stemcell_reads_its_cdrom_ejects_it_and_finds_it_again() 
     let drive = sandbox.directory().join("pool").join(format!("{vm}-config"));
     let drive = drive.to_str().unwrap();
     let env = run("isoinfo", &["-R", "-i", drive, "-x", "/env"]).unwrap();
-    assert_eq!(serde_json::from_str::<Value>(&env).unwrap()["agent_id"], "a");
+    let settings: Value = serde_json::from_str(&env).unwrap();
+    assert_eq!(settings["agent_id"], "a");
+    // There is no metadata for the operator's key, so the agent gets it with those of the manifest.
+    let bosh = json!({"password": "s", "authorized_keys": [key]});
+    assert_eq!(settings["env"]["bosh"], bosh);
     let tags = run("blkid", &["-p", "-o", "export", drive]).unwrap();
     for tag in ["TYPE=iso9660", "LABEL=config-2"] {
         assert!(tags.lines().any(|line| line == tag), "{tags}");
@@ -34,6 +39,10 @@ fn a_guest_of_a_vsphere_stemcell_reads_its_cdrom_ejects_it_and_finds_it_again() 
     sandbox.wait_until_ready(&vm, 1);
     let console = sandbox.console(&vm);
     assert!(console.contains("GUEST: settings from /dev/sr0"), "{console}");
+    assert!(
+        console.contains(&format!("\"authorized_keys\":[\"{key}\"]")),
+        "{console}"
+    );
     let ephemeral = console
         .lines()
         .find_map(|line| line.strip_prefix("GUEST: ephemeral ephemeral -> "))

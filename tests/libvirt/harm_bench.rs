@@ -90,7 +90,7 @@ impl Bench {
             &network,
             "<network><name>vms</name><bridge name='vms' stp='off' delay='0'/>\
              <ip address='10.78.0.1' netmask='255.255.255.0'>\
-             <dhcp><range start='10.78.0.200' end='10.78.0.220'/></dhcp></ip></network>",
+             <dhcp><range start='10.78.0.10' end='10.78.0.220'/></dhcp></ip></network>",
         )
         .unwrap();
         host.virsh(&["net-define", network.to_str().unwrap()]);

@@ -27,10 +27,8 @@ impl Bench {
     fn new(permanent: bool) -> Self {
         let mut sandbox = Sandbox::new();
         let proxy = RpcProxy::of(&mut sandbox);
-        let (first, last) = (sandbox.address(200), sandbox.address(220));
-        let range = format!("<range start='{first}' end='{last}'/>");
+        sandbox.serve_dhcp();
         let name = sandbox.name.clone();
-        virsh(&["net-update", &name, "add", "ip-dhcp-range", &range, "--live"]);
         let definition = sandbox.directory().join("network.xml");
         fs::write(&definition, virsh(&["net-dumpxml", &name])).unwrap();
         let definition = definition.to_str().unwrap().to_owned();

@@ -84,7 +84,7 @@ fn names_are_filled_into_templates_as_they_are() {
         }}));
         let named = Named::new(&sandbox);
         let stemcell = sandbox.call("create_stemcell", json!([image, {}])).text();
-        let address = format!("10.132.{}.10", sandbox.subnet());
+        let address = format!("10.132.{}.110", sandbox.subnet());
         let networks = json!({NAME: {"type": "manual", "ip": address, "netmask": "255.255.255.0", "cloud_properties": {}}});
         let vm_of = |sandbox: &Sandbox| {
             let arguments = json!(["a", stemcell, {"memory": 64, "ephemeral_disk": 8}, networks, [], {}]);

@@ -80,7 +80,7 @@ impl German {
         let mut all = json!({"domain_type": "qemu"});
         crate::sandbox::merge(&mut all, settings.clone());
         let config = json!({"log_level": "DEBUG", "settings": all,
-            "libvirt": {"type": "socket", "socket": self.proxy.socket, "keepalive_timeout": 2}});
+            "libvirt": {"type": "socket", "socket": self.proxy.socket, "keepalive_timeout": 6}});
         fs::write(&path, config.to_string()).unwrap();
         path
     }

@@ -150,7 +150,7 @@ fn a_disk_that_the_guest_keeps_when_attaching_is_undone_stays_in_both_descriptio
             "still attached (live and persistent XML)",
         ),
     ] {
-        let line = format!("rolling back ({of}) failed, something may be left over: ");
+        let line = format!("rolling back ({of}) failed: ");
         let found = log.lines().find(|logged| logged.contains(&line));
         assert!(found.is_some_and(|found| found.contains(says)), "{says}: {log}");
     }

@@ -84,6 +84,7 @@ mod rollback;
 mod secrets;
 mod snapshots;
 mod soak;
+mod stemcell_firmware;
 mod stemcell_formats;
 mod stemcell_in_use;
 mod stemcell_refusals;

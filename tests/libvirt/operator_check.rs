@@ -66,6 +66,27 @@ fn a_sound_host_is_fine_and_nothing_is_left_of_the_look() {
     assert_eq!(sandbox.state(), before);
 }
 
+#[test]
+fn a_pool_has_the_free_space_that_df_shows() {
+    // Half of it is for root alone, which libvirt takes for available.
+    let pool = LoopPool::new(&["mkfs.ext4", "-q", "-m", "50", "-O", "^has_journal"], 64);
+    let sandbox = Sandbox::with_config(json!({"settings": {"stemcell_pool_name": pool.name}}));
+    let available = virsh(&["pool-info", "--bytes", &pool.name]);
+    let available = available
+        .lines()
+        .find_map(|line| line.strip_prefix("Available:"))
+        .unwrap();
+    let available: u64 = available.trim().parse().unwrap();
+    let free = pool.free();
+    assert!(available > free + (20 << 20), "{available} {free}");
+    let (_, stdout, _) = sandbox.operator(&["check", "--json"]);
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    let found = finding(&report, &format!("pool {}", pool.name));
+    let says = found["says"].as_str().unwrap();
+    assert!(says.starts_with(&format!("dir, {}M of ", free >> 20)), "{says}");
+    assert!(!says.contains("reserved"), "{says}");
+}
+
 /// A report in which something is wrong.
 #[track_caller]
 fn report(sandbox: &Sandbox) -> Value {

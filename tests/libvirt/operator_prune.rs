@@ -273,7 +273,7 @@ fn dhcp_entries_of_the_dead_go_and_a_running_create_vm_is_left_alone() {
         "--live",
         "--config",
     ]);
-    let networks = json!({"n": {"type": "manual", "ip": network.v4(10), "netmask": "255.255.255.0", "dns": [],
+    let networks = json!({"n": {"type": "manual", "ip": network.v4(210), "netmask": "255.255.255.0", "dns": [],
         "default": [], "cloud_properties": {"name": network.name}}});
     // Cleaning and creating meet in all ways that there is time for.
     std::thread::scope(|scope| {

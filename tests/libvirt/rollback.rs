@@ -66,7 +66,7 @@ fn create_vm_fails_at_every_step_and_leaves_nothing() {
         (
             json!(["a", stemcell, {"ephemeral_disk": 1u64 << 40}, network, [], {}]),
             "VMCreationFailed",
-            "-ephemeral",
+            "ephemeral_disk is 1099511627776 MiB, but all of pool",
         ),
         (
             json!(["a", stemcell, {"memroy": 5}, network, [], {}]),

@@ -125,11 +125,11 @@ impl Sandbox {
         }})
     }
 
-    /// Has the network serve DHCP, so that VMs with manual networks get DHCP host entries.
+    /// Has the network's DHCP give away the addresses of VMs, so that those get DHCP host entries.
     pub fn serve_dhcp(&self) {
         let range = format!(
             "<range start='{}' end='{}'/>",
-            self.address(200),
+            self.address(10),
             self.address(220)
         );
         virsh(&["net-update", &self.name, "add", "ip-dhcp-range", &range, "--live"]);

@@ -62,7 +62,7 @@ impl Soak {
         let network = host.directory().join("soak.xml");
         let xml = "<network><name>soak</name><bridge name='virbr1' stp='off' delay='0'/>\
             <ip address='10.134.0.1' netmask='255.255.255.0'><dhcp>\
-            <range start='10.134.0.200' end='10.134.0.220'/></dhcp></ip></network>";
+            <range start='10.134.0.10' end='10.134.0.220'/></dhcp></ip></network>";
         fs::write(&network, xml).unwrap();
         host.virsh(&["net-create", network.to_str().unwrap()]);
         let console = host.directory().join("console");

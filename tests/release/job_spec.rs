@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use libvirt_bosh_cpi::config::schema::KEYS;
+use cpi_config::schema::KEYS;
 use serde_json::Value;
 
 /// What has no default in the job: there is nothing that would work.
@@ -75,7 +75,7 @@ fn properties_are_the_keys_of_cpi_json() {
     let missing: Vec<&str> = wanted.lines().filter(|line| !properties.contains(line)).collect();
     let surplus: Vec<&str> = properties.lines().filter(|line| !wanted.contains(line)).collect();
     panic!(
-        "jobs/libvirt_cpi/spec differs from src/config/schema.rs; `CPI_TEST_WRITE=1 cargo test --test release job_spec` \
+        "jobs/libvirt_cpi/spec differs from crates/cpi-config/src/schema.rs; `CPI_TEST_WRITE=1 cargo test --test release job_spec` \
          writes what is wanted.\nTo add:\n{}\nTo remove:\n{}\nAll properties as wanted:\n{wanted}",
         missing.join("\n"),
         surplus.join("\n"),

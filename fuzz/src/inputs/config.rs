@@ -1,7 +1,7 @@
 //! cpi.json, and a request's context over it.
 
-use libvirt_bosh_cpi::config::Config;
-use libvirt_bosh_cpi::rpc::ErrorType;
+use bosh_cpi::rpc::ErrorType;
+use cpi_config::Config;
 use serde_json::{Deserializer, Map, Value, json};
 
 /// A file as an operator mends it: each mistake has its place in it.

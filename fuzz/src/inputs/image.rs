@@ -1,9 +1,9 @@
 //! Disk images by themselves. The first byte of an input says what is done with it, the image follows.
 
-use libvirt_bosh_cpi::rpc::{Error, ErrorType, Result};
-use libvirt_bosh_cpi::sparse::Piece;
-use libvirt_bosh_cpi::stemcell::{Image, StemcellProperties, with_content};
-use libvirt_bosh_cpi::xml::volume::VolumeFormat;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use bosh_cpi::sparse::Piece;
+use libvirt_xml::volume::VolumeFormat;
+use stemcell_image::{Image, StemcellProperties, with_content};
 
 use super::made;
 

@@ -43,6 +43,41 @@ pub fn qcow2(version: u32) -> Vec<u8> {
     file
 }
 
+/// The same, with this sector as the disk's first.
+pub fn qcow2_of(version: u32, sector: &[u8]) -> Vec<u8> {
+    let mut file = qcow2(version);
+    put(
+        &mut file,
+        4 * SECTOR,
+        ((1u64 << 63) | (5 * SECTOR as u64)).to_be_bytes(),
+    );
+    file[5 * SECTOR..].copy_from_slice(sector);
+    file
+}
+
+/// The first sector of a disk with an active EFI system partition and no boot code.
+pub fn mbr_for_efi() -> Vec<u8> {
+    let mut sector = vec![0; SECTOR];
+    put(&mut sector, 446, [0x80, 0, 0, 0, 0xef, 0, 0, 0]);
+    put(&mut sector, 454, 1u32.to_le_bytes());
+    put(&mut sector, 510, [0x55, 0xaa]);
+    sector
+}
+
+/// A disk with a GPT of four entries, the second of them an EFI system partition.
+pub fn gpt_for_efi() -> Vec<u8> {
+    let mut disk = mbr_for_efi();
+    disk[450] = 0xee;
+    disk.resize(3 * SECTOR, 0);
+    put(&mut disk, SECTOR, *b"EFI PART");
+    put(&mut disk, SECTOR + 72, 2u64.to_le_bytes());
+    put(&mut disk, SECTOR + 80, 4u32.to_le_bytes());
+    put(&mut disk, SECTOR + 84, 128u32.to_le_bytes());
+    let kind = *b"\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b";
+    put(&mut disk, 2 * SECTOR + 128, kind);
+    disk
+}
+
 /// A streamOptimized VMDK of 16 KiB with two of its four grains stored. Its tables come before the grains, as QEMU
 /// writes them, or nowhere but announced at the end, as VMware does.
 pub fn vmdk(tables_in_front: bool) -> Vec<u8> {

@@ -3,6 +3,7 @@
 //! times in `make test`.
 
 mod config;
+mod firmware;
 mod image;
 mod made;
 mod request;
@@ -19,7 +20,7 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target {
         name: "request",
         run: request::run,
@@ -59,6 +60,11 @@ pub const TARGETS: [Target; 9] = [
         name: "vhd",
         run: image::run,
         seeds: image::vhd_seeds,
+    },
+    Target {
+        name: "firmware",
+        run: firmware::run,
+        seeds: firmware::seeds,
     },
     Target {
         name: "xml",

@@ -1,7 +1,7 @@
 //! A request on stdin: whatever it is, one well-formed response.
 
-use libvirt_bosh_cpi::config::Config;
-use libvirt_bosh_cpi::rpc::Request;
+use bosh_cpi::rpc::Request;
+use cpi_config::Config;
 use serde_json::{Map, Value, json};
 
 const NOWHERE: &str = "/nonexistent/libvirt-sock";
@@ -50,7 +50,7 @@ pub fn run(bytes: &[u8]) -> bool {
 }
 
 /// The request's context is read as always, but no input says what is connected to, or where a lock file is.
-fn configuration(request: &Request) -> libvirt_bosh_cpi::rpc::Result<Config> {
+fn configuration(request: &Request) -> bosh_cpi::rpc::Result<Config> {
     let file = json!({"libvirt": {"socket": NOWHERE}});
     let nowhere = Config::from_value("cpi.json", file.clone(), &Map::new())?;
     let mut config = Config::from_value("cpi.json", file, &request.context)?;

@@ -1,11 +1,11 @@
 //! A stemcell's `image` file, from the archive to the disk in it. The first byte of an input says what is done with it,
-//! the file follows. An OVF is passed over: nothing in it is believed.
+//! the file follows. Of an OVF nothing is believed but what it says about firmware.
 
 use std::io::Cursor;
 
+use bosh_cpi::rpc::ErrorType;
 use flate2::Compression;
-use libvirt_bosh_cpi::rpc::ErrorType;
-use libvirt_bosh_cpi::stemcell::with_image_in;
+use stemcell_image::with_image_in;
 
 use super::image::{self, DISK_IS_KNOWN, REPAIRED, take};
 use super::made;
@@ -40,7 +40,10 @@ pub fn run(bytes: &[u8]) -> bool {
 pub fn seeds() -> Vec<Vec<u8>> {
     let (qcow2, vmdk) = (made::qcow2(3), made::vmdk(true));
     let ova = made::tar(&[
-        ("image.ovf", b"<Envelope/>"),
+        (
+            "image.ovf",
+            b"<Envelope><vmw:Config vmw:key='firmware' vmw:value='efi'/></Envelope>",
+        ),
         ("image-disk1.vmdk", &vmdk),
         ("image.mf", b"SHA256= 0"),
     ]);

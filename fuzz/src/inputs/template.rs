@@ -1,15 +1,15 @@
 //! Templates of the operator's, and the values that are put into them: the first byte chooses what is rendered, a value
 //! follows up to a zero, then the template.
 
-use libvirt_bosh_cpi::config::{DiskBus, DomainType, Firmware, Graphics};
-use libvirt_bosh_cpi::rpc::{ErrorType, Result};
-use libvirt_bosh_cpi::xml::characters::is_representable;
-use libvirt_bosh_cpi::xml::dhcp_host::{self, DhcpHostSpec};
-use libvirt_bosh_cpi::xml::disk::{self, BackingFile, Device, DiskSource, DiskSpec};
-use libvirt_bosh_cpi::xml::domain::{self, DomainSpec, DomainTemplate};
-use libvirt_bosh_cpi::xml::element::Element;
-use libvirt_bosh_cpi::xml::platform::{HugePages, Platform};
-use libvirt_bosh_cpi::xml::volume::{self, VolumeFormat, VolumeSpec};
+use bosh_cpi::rpc::{ErrorType, Result};
+use cpi_config::{DiskBus, DomainType, Firmware, Graphics};
+use libvirt_xml::characters::is_representable;
+use libvirt_xml::dhcp_host::{self, DhcpHostSpec};
+use libvirt_xml::disk::{self, BackingFile, Device, DiskSource, DiskSpec};
+use libvirt_xml::domain::{self, DomainSpec, DomainTemplate};
+use libvirt_xml::element::Element;
+use libvirt_xml::platform::{HugePages, Platform};
+use libvirt_xml::volume::{self, VolumeFormat, VolumeSpec};
 
 pub fn run(bytes: &[u8]) -> bool {
     let Some((kind, rest)) = bytes.split_first() else {
@@ -119,9 +119,7 @@ fn render(kind: u8, value: &str, template: &str) -> Result<Element> {
             };
             dhcp_host::render(&spec, template)
         }
-        _ => {
-            libvirt_bosh_cpi::xml::template::render("settings.x", template, &[("Name", value), ("Size", "5")])
-        }
+        _ => libvirt_xml::template::render("settings.x", template, &[("Name", value), ("Size", "5")]),
     }
 }
 

@@ -1,10 +1,10 @@
 //! XML as libvirt answers with.
 
-use libvirt_bosh_cpi::config::DiskBus;
+use cpi_config::DiskBus;
 use libvirt_bosh_cpi::disk::{Attachments, disk_cids_in, volumes_of};
 use libvirt_bosh_cpi::network::Subnet;
-use libvirt_bosh_cpi::xml::element::Element;
-use libvirt_bosh_cpi::xml::{masked, metadata};
+use libvirt_xml::element::Element;
+use libvirt_xml::{masked, metadata};
 
 pub fn run(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {

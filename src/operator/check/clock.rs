@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Finding;
-use crate::measures::span;
 use crate::operator::probe::Probe;
+use bosh_cpi::measures::span;
 
 /// Certificates and tokens stand a few seconds, and file systems count in ticks.
 const MOST: Duration = Duration::from_secs(5);

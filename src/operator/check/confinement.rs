@@ -1,10 +1,10 @@
 //! AppArmor and SELinux: whether they are what stops QEMU.
 
 use super::Finding;
-use crate::libvirt::Connection;
 use crate::operator::probe::Probe;
-use crate::rpc::{Error, Result};
-use crate::xml::element::Element;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::Connection;
+use libvirt_xml::element::Element;
 
 /// A security model of libvirt that confines VMs by rules of its own. `dac`, the third, is file permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

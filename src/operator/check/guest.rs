@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::Finding;
 use super::confinement::Model;
-use crate::config::Config;
-use crate::interrupt;
-use crate::libvirt::{Connection, Domain};
 use crate::operator::probe::Probe;
-use crate::rpc::{Cause, ErrorType, Result};
-use crate::xml::element::Element;
+use bosh_cpi::interrupt;
+use bosh_cpi::rpc::{Cause, ErrorType, Result};
+use cpi_config::Config;
+use libvirt_host::{Connection, Domain};
+use libvirt_xml::element::Element;
 
 /// A boot sector that does what ACPI has operating systems do to switch QEMU's PCs off.
 #[rustfmt::skip]
@@ -192,7 +192,7 @@ fn cure(cause: Cause) -> &'static str {
 }
 
 fn disk(libvirt: &Connection, probe: Option<&Probe>) -> Result<Option<Element>> {
-    use crate::xml::disk::{Device, DiskSpec, render};
+    use libvirt_xml::disk::{Device, DiskSpec, render};
     let Some(probe) = probe else { return Ok(None) };
     let Some(pool) = libvirt.find_pool(&probe.volume.pool)? else {
         return Ok(None);
@@ -201,12 +201,12 @@ fn disk(libvirt: &Connection, probe: Option<&Probe>) -> Result<Option<Element>> 
         source: pool.disk_source(&probe.volume.name)?,
         path: &probe.volume.path()?,
         backing: Some(&[]),
-        format: crate::xml::volume::VolumeFormat::Raw,
-        bus: crate::config::DiskBus::Virtio,
+        format: libvirt_xml::volume::VolumeFormat::Raw,
+        bus: cpi_config::DiskBus::Virtio,
         position: 0,
         serial: "probe",
         device: Device::Disk,
-        options: crate::disk::RunTimeOptions::default(),
+        options: libvirt_xml::disk::RunTimeOptions::default(),
     };
     render(&spec, "").map(Some)
 }
@@ -240,7 +240,7 @@ fn domain(name: &str, config: &Config, domain_type: &str, disk: Option<Element>)
 mod tests {
     use super::*;
     use crate::operator::check::State;
-    use crate::rpc::Error;
+    use bosh_cpi::rpc::Error;
 
     #[test]
     fn kvm_that_is_slower_than_emulation_is_no_kvm() {

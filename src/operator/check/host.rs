@@ -3,17 +3,17 @@
 use std::time::{Duration, Instant};
 
 use super::Finding;
-use crate::config::{self, Config, DomainType, Firmware, LibvirtType};
-use crate::libvirt::{Connection, LIVE_COPIES, version};
-use crate::measures::size;
-use crate::rpc::{Cause, Result};
+use bosh_cpi::measures::size;
+use bosh_cpi::rpc::{Cause, Result};
+use cpi_config::{Config, DomainType, Firmware, LibvirtType};
+use libvirt_host::{Connection, LIVE_COPIES, version};
 
 /// The oldest libvirt that the CPI is tested with, as libvirt counts versions.
 const OLDEST_LIBVIRT: u32 = 7_000_000;
 /// Capabilities that libvirt remembers come in milliseconds; to probe QEMU anew takes more than a second.
 const SLOW: Duration = Duration::from_millis(400);
 
-pub fn connection(config: &config::Libvirt) -> (Finding, Option<Connection>) {
+pub fn connection(config: &cpi_config::Libvirt) -> (Finding, Option<Connection>) {
     let what = "connection";
     let started = Instant::now();
     match Connection::open(config) {
@@ -31,7 +31,7 @@ pub fn connection(config: &config::Libvirt) -> (Finding, Option<Connection>) {
     }
 }
 
-fn connection_cure(config: &config::Libvirt, cause: Cause) -> &'static str {
+fn connection_cure(config: &cpi_config::Libvirt, cause: Cause) -> &'static str {
     let local = config.libvirt_type == LibvirtType::Socket && config.uri.is_empty();
     let over_ssh = config.libvirt_type == LibvirtType::Ssh || config.uri.contains("+ssh:");
     match cause {
@@ -174,7 +174,7 @@ pub fn firmware(libvirt: &Connection, config: &Config, domain_type: &str) -> Res
         .and_then(|os| os.child("loader"))
         .into_iter()
         .flat_map(|loader| loader.children_named("value"))
-        .map(crate::xml::element::Element::text)
+        .map(libvirt_xml::element::Element::text)
         .collect();
     let install =
         "install it on the host: apt-get install ovmf (Debian, Ubuntu), dnf install edk2-ovmf (Fedora, RHEL)";

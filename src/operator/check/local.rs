@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::Finding;
-use crate::config::{Config, Throttle, ThrottleName};
-use crate::libvirt::Library;
 use crate::throttle;
+use cpi_config::{Config, Throttle, ThrottleName};
+use libvirt_host::Library;
 
 /// Every mistake, where it stands; the configuration when there is none.
 pub fn config(path: &Path) -> (Vec<Finding>, Option<Config>) {

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use super::Finding;
-use crate::config::Settings;
-use crate::libvirt::Connection;
-use crate::network::{Subnet, vm_named_by};
-use crate::rpc::Result;
-use crate::xml::element::Element;
+use crate::network::{Subnet, dhcp_ranges, gives_away, vm_named_by};
+use bosh_cpi::rpc::Result;
+use cpi_config::Settings;
+use libvirt_host::Connection;
+use libvirt_xml::element::Element;
 
 pub fn network(libvirt: &Connection, settings: &Settings) -> Result<Finding> {
     let name = &settings.network_name;
@@ -74,14 +74,8 @@ fn subnet(ip: &Element) -> Option<String> {
     })
 }
 
-fn dhcp_ranges(ip: &Element) -> impl Iterator<Item = (IpAddr, IpAddr)> {
-    let address = |range: &Element, name: &str| range.attribute(name)?.parse().ok();
-    ip.children_named("dhcp")
-        .flat_map(|dhcp| dhcp.children_named("range"))
-        .filter_map(move |range| Some((address(range, "start")?, address(range, "end")?)))
-}
-
-/// A VM, and its address that is also DHCP's to give. There are entries of all VMs with manual networks.
+/// A VM, and its address that is also DHCP's to give. Unless `settings.network_dhcp` is `never`, each VM with one has an
+/// entry.
 fn given_twice(ip: &Element) -> Option<(&str, IpAddr)> {
     let mut of_vms = ip
         .children_named("dhcp")
@@ -90,13 +84,7 @@ fn given_twice(ip: &Element) -> Option<(&str, IpAddr)> {
             let vm = vm_named_by(host.attribute("name")?)?;
             Some((vm, host.attribute("ip")?.parse::<IpAddr>().ok()?))
         });
-    let ranges: Vec<(IpAddr, IpAddr)> = dhcp_ranges(ip).collect();
-    let is_dhcps = |address: &IpAddr| {
-        ranges
-            .iter()
-            .any(|(first, last)| (first..=last).contains(&address))
-    };
-    of_vms.find(|(_, address)| is_dhcps(address))
+    of_vms.find(|(_, address)| gives_away(ip, *address))
 }
 
 /// The widest DHCP range of this `<ip>`, if they have more than half of the addresses.

@@ -1,13 +1,14 @@
 //! The pools, and the directory for console logs.
 
+use std::fmt;
 use std::path::Path;
 
 use super::{Finding, guest};
-use crate::config::Settings;
-use crate::libvirt::{Connection, Pool};
-use crate::measures::size;
 use crate::operator::probe::Probe;
-use crate::rpc::Result;
+use bosh_cpi::measures::size;
+use bosh_cpi::rpc::Result;
+use cpi_config::Settings;
+use libvirt_host::{Connection, Pool, PoolInfo};
 
 /// Less than one of so many parts of a pool free, or less than this many bytes, is worth a warning.
 const LITTLE_PARTS: u64 = 20;
@@ -57,12 +58,8 @@ fn look(
         return Ok(Finding::failed(what, "", &error)
             .cured_by("set settings.stemcell_pool_name to a pool of type dir, fs or netfs"));
     }
-    let free = format!(
-        "{}, {} of {} free",
-        info.kind,
-        size(info.available),
-        size(info.capacity)
-    );
+    let room = Room::of(libvirt, &info);
+    let free = format!("{}, {room}", info.kind);
     // The stemcells' pool holds files, of which QEMU can boot.
     let probe = if for_stemcells {
         Probe::with_content(libvirt, pool, &guest::boot_disk())
@@ -84,7 +81,7 @@ fn look(
             );
         }
     }
-    if info.available < LITTLE_BYTES || info.available < info.capacity / LITTLE_PARTS {
+    if room.free < LITTLE_BYTES || room.free < room.all / LITTLE_PARTS {
         return Ok(
             Finding::warning(what, format!("{free}, which is little")).cured_by(
                 "delete stemcells that are not in use (bosh clean-up), `cpi prune`, or grow the pool",
@@ -98,6 +95,53 @@ fn look(
         );
     }
     Ok(Finding::ok(what, format!("{free}, writable")))
+}
+
+/// How much may be written to a pool.
+struct Room {
+    /// Bytes.
+    free: u64,
+    all: u64,
+    /// Whether `free` has what the file system keeps for root, which QEMU does not get: libvirt counts that as available,
+    /// while df does not.
+    has_reserve: bool,
+}
+
+impl Room {
+    /// Of a file system of this machine as df says, of others as libvirt says.
+    fn of(libvirt: &Connection, info: &PoolInfo) -> Self {
+        let has_files = matches!(info.kind.as_str(), "dir" | "fs" | "netfs");
+        let here = has_files
+            .then(|| libvirt.is_local().then(|| file_system(&info.target)).flatten())
+            .flatten()
+            // A libvirtd behind a forwarded socket, or in a container, has another one.
+            .filter(|(_, all)| *all == info.capacity);
+        Self {
+            free: here.map_or(info.available, |(free, _)| free.min(info.available)),
+            all: info.capacity,
+            has_reserve: has_files && here.is_none(),
+        }
+    }
+}
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reserve = if self.has_reserve {
+            " or reserved for root"
+        } else {
+            ""
+        };
+        write!(f, "{} of {} free{reserve}", size(self.free), size(self.all))
+    }
+}
+
+/// Bytes that are free for all users, and bytes in all, of the file system that this path is on.
+fn file_system(path: &str) -> Option<(u64, u64)> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some((
+        found.f_bavail.checked_mul(found.f_frsize)?,
+        found.f_blocks.checked_mul(found.f_frsize)?,
+    ))
 }
 
 /// VMs do not start where their consoles cannot be logged.

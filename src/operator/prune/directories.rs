@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::{Leftover, Target};
-use crate::libvirt::PRIVATE_DIRECTORY_PREFIX;
-use crate::measures::span;
-use crate::rpc::{Error, Result};
+use bosh_cpi::measures::span;
+use bosh_cpi::rpc::{Error, Result};
+use libvirt_host::PRIVATE_DIRECTORY_PREFIX;
 
 /// Where they are: TMPDIR.
 pub fn place() -> PathBuf {

@@ -5,19 +5,19 @@ use std::time::{Duration, SystemTime};
 
 use super::uses::Uses;
 use super::{Leftover, Target, directories, networks};
-use crate::cid::{Cid, names_disk};
 use crate::cli::Prune;
-use crate::libvirt::Connection;
-use crate::measures::span;
 use crate::network;
 use crate::operator::host::{FoundDomain, FoundVolume, Host};
 use crate::operator::probe::Probe;
 use crate::operator::views;
-use crate::rpc::{Error, ErrorType, Result};
 use crate::stemcell;
 use crate::vm;
-use crate::volume_name::SETTINGS;
-use crate::volume_name::VolumeName;
+use bosh_cpi::cid::{Cid, names_disk};
+use bosh_cpi::measures::span;
+use bosh_cpi::rpc::{Error, ErrorType, Result};
+use libvirt_host::Connection;
+use libvirt_host::volume_name::SETTINGS;
+use libvirt_host::volume_name::VolumeName;
 
 /// Kinds of pools that no other host sees.
 const LOCAL: &[&str] = &["dir", "fs", "logical", "disk", "zfs"];

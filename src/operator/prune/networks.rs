@@ -1,8 +1,8 @@
 //! Networks that calls make for a moment, so that libvirt creates its directory for dnsmasq.
 
 use super::{Leftover, Target};
-use crate::libvirt::{Connection, DNSMASQ_NETWORK_PREFIX};
-use crate::rpc::Result;
+use bosh_cpi::rpc::Result;
+use libvirt_host::{Connection, DNSMASQ_NETWORK_PREFIX};
 
 /// A call that has just made such a network needs it no longer, so the age of one does not matter.
 pub fn find(libvirt: &Connection) -> Result<Vec<Leftover>> {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::libvirt::Connection;
 use crate::operator::host::{FoundDomain, FoundVolume, HiddenPool, Host};
-use crate::rpc::{ErrorType, Result};
-use crate::volume_name::VolumeName;
-use crate::xml::element::Element;
+use bosh_cpi::rpc::{ErrorType, Result};
+use libvirt_host::Connection;
+use libvirt_host::volume_name::VolumeName;
+use libvirt_xml::element::Element;
 
 /// Kinds of pools whose volumes are never overlays.
 const WITHOUT_OVERLAYS: &[&str] = &[

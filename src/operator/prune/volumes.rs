@@ -1,9 +1,9 @@
 //! Deleting volumes that are left over.
 
 use super::Leftover;
-use crate::config::Config;
-use crate::libvirt::Connection;
-use crate::rpc::{Error, Result};
+use bosh_cpi::rpc::{Error, Result};
+use cpi_config::Config;
+use libvirt_host::Connection;
 
 /// Deletes the volume, if it has not been written to since it was judged; one that is gone is fine.
 pub fn delete(libvirt: &Connection, config: &Config, pool: &str, leftover: &Leftover) -> Result<()> {
