@@ -34,10 +34,10 @@ build: setup ## Build the release binary, target/release/cpi
 release: setup ## Build what the BOSH package is made of, src/cpi_bundle; `bosh create-release` comes next
 	@scripts/release
 
-demo: build ## Run the life of a VM through the CPI on this machine's libvirt
+demo: build ## Create, use and delete a VM with the CPI on this machine's libvirt
 	@scripts/demo
 
-test: setup ## Run all tests, those on this machine's libvirt too
+test: setup ## Run all tests, including those on this machine's libvirt
 	@scripts/setup ceph
 	@scripts/bare-root
 	@echo "test: CPI_TEST_SEED=$(CPI_TEST_SEED) chooses the samples"
@@ -51,27 +51,29 @@ test-versions: setup ## Run the contract once on the libvirt of Debian 11, 13 an
 	@scripts/other-libvirt $(VERSIONS)
 	@CPI_TEST_VERSIONS=own,$$(echo $(VERSIONS) | tr ' ' ',') cargo $(test_as_root) test --locked --test libvirt -- --nocapture versions::
 
-reliability: setup ## Hurt the CPI at every call to libvirt, boot all formats all ways, load it, soak it: an hour and more
+reliability: setup ## Fault injection at every call to libvirt, boots of all formats, stress and soak tests: hours
 	@CPI_TEST_FAULTS=all cargo $(test_as_root) test --locked --test libvirt -- faults harm_ disk_races::
 	@CPI_TEST_BOOTS=all cargo $(test_as_root) test --locked --test libvirt -- every_format_boots
 	@CPI_TEST_LOAD_VMS=50 CPI_TEST_LOAD_WORKERS=10 CPI_TEST_FOREIGN=all CPI_TEST_SOAK_ROUNDS=500 cargo $(test_as_root) \
 		test --locked --test libvirt -- --nocapture --test-threads 1 load:: load_foreign:: soak::
 
-fuzz: setup ## Feed a million bad inputs to each reader (FUZZ_RUNS: another number)
+fuzz: setup ## Fuzz each reader with a million inputs (FUZZ_RUNS: another number)
 	@scripts/setup fuzz
 	@scripts/fuzz
 
-bench: build ## Measure the CPI side by side with the same work done by virsh
+bench: build ## Measure the CPI beside the same work done by virsh
 	@scripts/setup bench
 	@scripts/bench
 
-coverage: setup ## Run all tests on a build that counts: which code that decides about data no test takes
+coverage: setup ## Run all tests on an instrumented build; list untested code that decides about data
 	@scripts/setup ceph coverage
 	@scripts/bare-root
 	@scripts/coverage
 
-lint: setup ## Check formatting; clippy with warnings as errors
+lint: setup ## Check formatting and documents; clippy with warnings as errors
+	@scripts/setup lint
 	@cargo fmt --all --check
+	@scripts/lint-docs
 	@cargo clippy --all-targets --locked -- -D warnings
 
 clean: ## Remove what cargo built (the test stemcell's cache stays)

@@ -18,10 +18,10 @@ const EVERYWHERE: &str = "Options of all commands";
 
 /// BOSH CPI for libvirt.
 ///
-/// Without a command it serves BOSH: it reads one CPI request (JSON) from stdin and writes one response (JSON) to
-/// stdout. Logs go to stderr, and the exit code is 0 whenever a response was written, also for a failed call.
+/// Without a command, cpi answers one CPI request: it reads JSON from stdin and writes the response to stdout. Logs go
+/// to stderr. The exit code is 0 whenever a response was written, also for a failed call.
 ///
-/// The commands serve a person, on the same configuration file. Their exit code is 1 when something is wrong.
+/// With a command, cpi serves an operator, with the same configuration file. The exit code is 1 if something is wrong.
 #[derive(Debug, Parser)]
 #[command(
     name = "cpi",
@@ -31,13 +31,13 @@ const EVERYWHERE: &str = "Options of all commands";
     after_help = "Examples:\n  echo '{\"method\":\"info\",\"arguments\":[]}' | cpi --config cpi.json\n  cpi check\n  cpi list --tree"
 )]
 pub struct Cli {
-    /// The CPI's configuration file (cpi.json). Commands use the one of the BOSH job,
-    /// /var/vcap/jobs/libvirt_cpi/config/cpi.json, when none is named
+    /// The CPI's configuration file (cpi.json). Default of the commands: that of the BOSH job,
+    /// /var/vcap/jobs/libvirt_cpi/config/cpi.json
     #[arg(long, value_name = "PATH", global = true, help_heading = EVERYWHERE)]
     pub config: Option<PathBuf>,
 
-    /// Overrides the configuration's log_level: NONE, ERROR, WARN, INFO or DEBUG, in any case. Commands log WARN
-    /// and above when none is given
+    /// Overrides the configuration's log_level: NONE, ERROR, WARN, INFO or DEBUG, case-insensitive. Default of the
+    /// commands: WARN
     #[arg(long, value_name = "LEVEL", global = true, help_heading = EVERYWHERE)]
     pub log_level: Option<LogLevel>,
 
@@ -45,7 +45,7 @@ pub struct Cli {
     #[arg(long, short = 'V')]
     pub version: bool,
 
-    /// With --version: also the versions of libvirt's client library, what is in it, and the SSH client
+    /// With --version: also the versions and features of libvirt's client library and of the SSH client
     #[arg(long, requires = "version")]
     pub verbose: bool,
 
@@ -53,22 +53,21 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// What a person can ask for.
+/// The commands for operators.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Look whether everything that the CPI needs is there and works
+    /// Check the configuration and the host
     ///
-    /// One line each: OK, or what is wrong and what cures it. To see whether the pools can be written to and whether
-    /// QEMU really runs, it makes a volume of 1 MiB in each pool and boots a VM of a few instructions from one, all of
-    /// which go again.
+    /// Prints one line per check: OK, or the defect with its remedy. Creates a volume of 1 MiB in each pool, boots a VM
+    /// of a few instructions from one, and deletes all of them.
     Check {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// List what the CPI has made on the host
+    /// List the CPI's resources on the host
     List(List),
-    /// Show everything about one stemcell, VM, disk, snapshot or network
+    /// Show all details of one stemcell, VM, disk, snapshot or network
     ///
     /// Secrets in an agent's settings are masked.
     Show {
@@ -78,35 +77,35 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List what calls that were killed have left behind, and delete it with --yes
+    /// List orphaned resources; delete them with --yes
     ///
-    /// Volumes and DHCP entries of VMs that have no domain, half stemcells and snapshots, records of disks that are
-    /// gone, and directories of private keys. Never a persistent disk, nor anything that is not known to be the CPI's.
+    /// Calls that are killed can orphan resources: volumes and DHCP entries of VMs without a domain, incomplete VMs,
+    /// stemcells and snapshots, records of deleted disks, and directories of private keys. Persistent disks, and
+    /// resources with other names than the CPI's, are never deleted.
     Prune(Prune),
-    /// Print what a VM wrote to its serial console
+    /// Print a VM's serial console
     ///
-    /// From the log that settings.console_log_dir asks for, on this machine or another. A VM without a log can only
-    /// be followed.
+    /// Reads the log in settings.console_log_dir, on this machine or another. A VM without a log can only be followed.
     Console {
         /// The VM's cid
         vm: String,
-        /// Go on printing what is written from now on; end with Ctrl-C
+        /// Print new output until Ctrl-C
         #[arg(long, short)]
         follow: bool,
-        /// Print only the last lines of what is there
+        /// Print only the last lines
         #[arg(long, short = 'n', value_name = "NUMBER")]
         lines: Option<usize>,
     },
-    /// Write what a VM's screen shows to a PNG file
+    /// Write a VM's screen to a PNG file
     Screenshot {
         /// The VM's cid
         vm: String,
         /// The file to write
         file: PathBuf,
     },
-    /// Print what create_vm would make of the request on stdin, and make nothing
+    /// Dry run: print what create_vm would create for the request on stdin
     ///
-    /// The domain's XML and the agent's settings, with secrets masked. Asks libvirt what it would ask for the call.
+    /// Prints the domain's XML and the agent's settings, with secrets masked. Reads from libvirt and creates nothing.
     #[command(after_help = "Example:\n  cpi render create_vm <request.json")]
     Render {
         /// The method of the request
@@ -115,13 +114,13 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Call a CPI method, without writing JSON by hand
+    /// Call a CPI method without writing JSON
     ///
-    /// Prints the result as JSON. Each argument is taken as JSON where it is JSON, else as a string; @FILE stands for
-    /// the content of a file, where secrets are better kept than on a command line.
+    /// Prints the result as JSON. An argument that is JSON is passed as JSON, any other as a string. @FILE is the content
+    /// of a file: pass secrets like this, because other users can see the command line.
     #[command(after_help = CALLS)]
     Call(Call),
-    /// Print a shell's completions for cpi
+    /// Print the completions for a shell
     Completions {
         /// For `bash`: cpi completions bash >/etc/bash_completion.d/cpi
         shell: Shell,
@@ -134,7 +133,7 @@ pub enum Command {
 pub struct List {
     /// What to list; everything when absent
     pub what: Option<Listed>,
-    /// Show which VMs' boot disks are overlays on which stemcell, and which disks which VM has
+    /// Show each stemcell with the VMs whose boot disks are overlays on it, and each VM with its disks
     #[arg(long, conflicts_with_all = ["what", "json"])]
     pub tree: bool,
     /// Print JSON
@@ -144,17 +143,17 @@ pub struct List {
 
 #[derive(Debug, Args)]
 pub struct Prune {
-    /// Delete what is listed
+    /// Delete the listed resources
     #[arg(long)]
     pub yes: bool,
-    /// Spare what was written to within this time: 10m at least, as calls may still work on it
+    /// Keep anything modified within this period (minimum 10m)
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub older_than: Duration,
-    /// Only in this pool, network or directory; may be given several times
+    /// Only in this pool, network or directory; repeatable
     #[arg(long = "in", value_name = "PLACE")]
     pub places: Vec<String>,
-    /// No other libvirt host uses the pools on network storage (netfs, rbd, ...). Without it, volumes there stay: their
-    /// VMs may be elsewhere
+    /// No other libvirt host uses the pools on network storage (netfs, rbd, ...). Without this option, volumes in them
+    /// are kept: their VMs may be on another host
     #[arg(long)]
     pub unshared: bool,
     /// Print JSON
@@ -171,7 +170,7 @@ pub enum Listed {
     Networks,
 }
 
-/// The methods that make something to be seen beforehand.
+/// The methods with a dry run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Rendered {
     #[value(name = "create_vm")]

@@ -71,13 +71,13 @@ pub const KEYS: &[Key] = &[
         "log_level",
         Kind::Choice(&["NONE", "ERROR", "WARN", "INFO", "DEBUG"]),
         r#""INFO""#,
-        "The least severe messages that go to the CPI's log (stderr).",
+        "Level of the CPI's log on stderr.",
     ),
     key(
         "libvirt.type",
         Kind::Choice(&["socket", "tcp", "tls", "ssh", "uri"]),
         r#""socket""#,
-        "How libvirtd is reached.",
+        "Transport of the connection to libvirtd.",
     ),
     key(
         "libvirt.socket",
@@ -157,19 +157,19 @@ pub const KEYS: &[Key] = &[
         "libvirt.connect_timeout",
         Kind::Integer { min: 1, max: 300 },
         "10",
-        "Seconds after which an attempt to connect to libvirtd is given up.",
+        "Seconds after which an attempt to connect to libvirtd times out.",
     ),
     key(
         "libvirt.keepalive_timeout",
         Kind::Integer { min: 2, max: 3600 },
         "30",
-        "Seconds of silence, in the middle of a call, after which a host is taken for lost.",
+        "Seconds without an answer during a call, after which the host counts as lost.",
     ),
     key(
         "settings.storage_pool_name",
         Kind::String,
         r#""default""#,
-        "The libvirt storage pool for disks. It may be of any type.",
+        "The libvirt storage pool for disks, of any type.",
     ),
     key(
         "settings.stemcell_pool_name",
@@ -182,7 +182,7 @@ pub const KEYS: &[Key] = &[
         "settings.network_name",
         Kind::String,
         r#""default""#,
-        "The libvirt network for VMs whose BOSH network names none.",
+        "The libvirt network for BOSH networks that name none.",
     ),
     key(
         "settings.vm_domain",
@@ -218,27 +218,27 @@ pub const KEYS: &[Key] = &[
         "settings.network_dhcp",
         Kind::Choice(&["auto", "always", "never"]),
         r#""auto""#,
-        "For which addresses of manual networks DHCP host entries are made, where the libvirt network serves DHCP. `auto`: \
-         those that its own DHCP range has. `true` and `false` are `always` and `never`.",
+        "Addresses of manual networks with a DHCP host entry, if the libvirt network serves DHCP. `auto`: those in \
+         its DHCP range. `true` and `false` mean `always` and `never`.",
     ),
     key(
         "settings.domain_type",
         Kind::Choice(&["auto", "kvm", "qemu"]),
         r#""auto""#,
-        "What runs the guests. `auto`: `kvm` where the host offers it, `qemu` (emulation) otherwise.",
+        "Type of the domains. `auto`: `kvm` if the host offers it, else `qemu` (emulation).",
     ),
     key(
         "settings.machine",
         Kind::String,
         r#""""#,
-        "The machine type, as `pc` or `q35`. Empty: `q35` with UEFI, libvirt's default with a BIOS.",
+        "Machine type, such as `pc` or `q35`. Empty: `q35` with UEFI, libvirt's default with BIOS.",
     ),
     key(
         "settings.firmware",
         Kind::Choice(&["auto", "bios", "efi"]),
         r#""auto""#,
-        "What starts the guest. `auto`: what the stemcell's disk is made for, as its `.ovf` says or its partitions show. \
-         `efi` is without secure boot.",
+        "Firmware of the VMs. `auto`: as the stemcell's `.ovf` or partitions require. `efi` is without secure \
+         boot.",
     ),
     key(
         "settings.cpu_mode",
@@ -251,75 +251,74 @@ pub const KEYS: &[Key] = &[
         "settings.graphics",
         Kind::Choice(&["none", "vnc", "spice"]),
         r#""none""#,
-        "Whether VMs have a screen, and what shows it, on a port of the host's loopback interface that libvirt chooses \
-         (`virsh domdisplay`).",
+        "The VMs' screen, on a port of the host's loopback interface that libvirt chooses (`virsh domdisplay`).",
     ),
     key(
         "settings.disk_bus",
         Kind::Choice(&["auto", "virtio", "scsi"]),
         r#""auto""#,
-        "The bus that a new VM's disks are put on. `auto`: the one where the stemcell's agent looks.",
+        "Bus of a new VM's disks. `auto`: the bus that the stemcell's agent expects.",
     ),
     key(
         "settings.boot_disk_clone",
         Kind::Choice(&["auto", "overlay", "full"]),
         r#""auto""#,
-        "How a boot disk is made from its stemcell. `auto`: a qcow2 overlay where the pool holds files, a full \
-         copy elsewhere.",
+        "How a boot disk is created from its stemcell. `auto`: a qcow2 overlay in pools of files, a full copy in \
+         others.",
     ),
     key(
         "settings.detach_timeout",
         Kind::Integer { min: 1, max: 3600 },
         "60",
-        "Seconds to wait for a guest to let go of a disk that is detached.",
+        "Seconds to wait for a guest to release a disk that is detached.",
     ),
     key(
         "settings.console_log_dir",
         Kind::String,
         r#""""#,
-        "Directory on the libvirt host where the built-in domain logs each VM's serial console, as `<vm cid>.log`; empty: nowhere.",
+        "Directory on the libvirt host for the logs of the VMs' serial consoles, `<vm cid>.log`. Empty: no logs. A \
+         `vm_domain` of your own needs its own log.",
     ),
     key(
         "settings.vm_autostart",
         Kind::Boolean,
         "true",
-        "Whether libvirt starts VMs together with itself, as after a reboot of the host. False: they stay off until BOSH's \
-         resurrector or `bosh cck` recreates or reboots them. Holds for VMs made from then on.",
+        "Whether VMs start with libvirtd, as after a reboot of the host. False: they stay off until BOSH's \
+         resurrector or `bosh cck` recreates or reboots them. Applies to new VMs.",
     ),
     key(
         "settings.wipe_block_volumes",
         Kind::Boolean,
         "true",
-        "Whether volumes of pools that hand out raw blocks (logical, disk, iscsi) are wiped when deleted. Files \
-         never are.",
+        "Whether volumes of pools of block devices (logical, disk, iscsi) are wiped when deleted. Files are never \
+         wiped.",
     ),
     key(
         "stemcell.formats",
         Kind::Strings,
         r#"["openstack-qcow2","openstack-raw","vsphere-ova","vsphere-ovf","azure-vhd","google-rawdisk"]"#,
-        "The stemcell formats `info` reports: the Director gives the CPI no stemcell whose `stemcell_formats` has \
-         none of them. All of them are supported.",
+        "The stemcell formats that `info` reports. The Director passes only stemcells with one of these in their \
+         `stemcell_formats`.",
     ),
     key(
         "stemcell.type",
         Kind::Choice(&["auto", "ConfigDrive", "CDROM"]),
         r#""auto""#,
-        "Where the stemcell's agent looks for its settings: on a disk found by label, or on a CD-ROM. `auto`: \
-         decided for each stemcell by its `infrastructure`.",
+        "Where the stemcell's agent reads its settings: a config drive, found by label, or a CD-ROM. `auto`: by the \
+         stemcell's `infrastructure`.",
     ),
     key(
         "stemcell.label",
         Kind::String,
         r#""""#,
-        "Label of the config drive or CD-ROM, at most 32 bytes. Empty: decided for each stemcell by its \
-         `infrastructure`, as are the paths and the name below.",
+        "Label of the config drive or CD-ROM, at most 32 bytes. Empty: by the stemcell's `infrastructure`; the same \
+         for the paths and the name below.",
     ),
     key(
         "stemcell.config_drive_format",
         Kind::Choice(&["auto", "vfat", "iso9660"]),
         r#""auto""#,
-        "The file system on a config drive. `auto`: `vfat`, or `iso9660` where FAT cannot hold the label, which has \
-         more than 11 bytes then.",
+        "The file system on a config drive. `auto`: `vfat`, or `iso9660` for a label of more than 11 bytes.",
     ),
     key(
         "stemcell.metadata_path",
@@ -343,7 +342,7 @@ pub const KEYS: &[Key] = &[
         "agent.mbus",
         Kind::Secret,
         r#""""#,
-        "URL of the message bus, for agents whose `env` does not carry one.",
+        "URL of the message bus, for agents whose `env` has none.",
     ),
     key("agent.ntp", Kind::Strings, "[]", "Time servers for the agents."),
     key(
@@ -356,7 +355,7 @@ pub const KEYS: &[Key] = &[
         "agent.blobstore.options",
         Kind::SecretHash,
         "{}",
-        "Options of that provider, passed on to the agents as they are.",
+        "Options of this provider, passed to the agents unchanged.",
     ),
     key(
         "vm_ssh_key.public_key",
@@ -368,26 +367,26 @@ pub const KEYS: &[Key] = &[
         "throttle.name",
         Kind::Choice(&["noop", "none", "file-lock"]),
         r#""noop""#,
-        "What keeps parallel calls from working on storage at the same time. `noop` and `none`: nothing; \
-         `file-lock`: a lock on a file.",
+        "Limits the calls that work on storage at the same time. `noop` and `none`: no limit; `file-lock`: locks on \
+         files.",
     ),
     key(
         "throttle.path",
         Kind::String,
         r#""/var/lock/libvirt-storage-volume.lock""#,
-        "The file that `file-lock` locks, an absolute path. With a `throttle.limit` above 1 there are more, with \
-         `.2`, `.3`, ... and `.queue` appended.",
+        "Absolute path of the lock file of `file-lock`. A `throttle.limit` above 1 uses further files, with `.2`, \
+         `.3`, ... and `.queue` appended.",
     ),
     key(
         "throttle.limit",
         Kind::Integer { min: 1, max: 1000 },
         "1",
-        "How many calls `file-lock` lets work at once.",
+        "Number of calls that hold locks of `file-lock` at the same time.",
     ),
     key(
         "throttle.timeout",
         Kind::Integer { min: 0, max: 86400 },
         "0",
-        "Seconds after which a call stops waiting for `file-lock` and fails, ok to retry. 0: it waits for ever.",
+        "Seconds after which a call that waits for `file-lock` fails with a retryable error. 0: no timeout.",
     ),
 ];
