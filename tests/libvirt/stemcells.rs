@@ -28,7 +28,7 @@ fn properties_and_tags_are_kept_beside_the_stemcell_and_go_with_it() {
     let stemcell = sandbox.call_as(3, "create_stemcell", arguments).text();
     assert_eq!(
         record(&sandbox, &stemcell),
-        json!({"properties": properties, "tags": tags})
+        json!({"properties": properties, "tags": tags, "firmware": "bios"})
     );
     assert_eq!(sandbox.volumes(), Sandbox::stemcell_volumes(&stemcell));
     sandbox.call("delete_stemcell", json!([stemcell])).result();
