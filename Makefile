@@ -52,7 +52,7 @@ test-versions: setup ## Run the contract once on the libvirt of Debian 11, 13 an
 	@CPI_TEST_VERSIONS=own,$$(echo $(VERSIONS) | tr ' ' ',') cargo $(test_as_root) test --locked --test libvirt -- --nocapture versions::
 
 reliability: setup ## Fault injection at every call to libvirt, boots of all formats, stress and soak tests: hours
-	@CPI_TEST_FAULTS=all cargo $(test_as_root) test --locked --test libvirt -- faults harm_ disk_races::
+	@CPI_TEST_FAULTS=all cargo $(test_as_root) test --locked --test libvirt -- faults disk_races::
 	@CPI_TEST_BOOTS=all cargo $(test_as_root) test --locked --test libvirt -- every_format_boots
 	@CPI_TEST_LOAD_VMS=50 CPI_TEST_LOAD_WORKERS=10 CPI_TEST_FOREIGN=all CPI_TEST_SOAK_ROUNDS=500 cargo $(test_as_root) \
 		test --locked --test libvirt -- --nocapture --test-threads 1 load:: load_foreign:: soak::

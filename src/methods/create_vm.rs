@@ -10,7 +10,7 @@ use crate::network;
 use crate::stemcell;
 use crate::throttle;
 use crate::vm::{
-    self, NewVm, OwnDisk, VmProperties, VolumeNames, boot_disk, domain, half_made, needs, settings_drive,
+    self, NewVm, OwnDisk, VmProperties, VolumeNames, boot_disk, domain, incomplete, needs, settings_drive,
 };
 use bosh_cpi::cid::Cid;
 use bosh_cpi::logging;
@@ -142,7 +142,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
     )?);
 
     let mut xml = domain::xml(vm, &needs, config, libvirt, &disks)?;
-    half_made::mark(&mut xml);
+    incomplete::mark(&mut xml);
     undo.push(format!("VM {}", vm.cid), |libvirt| {
         vm::find(libvirt, &vm.cid)?.map_or(Ok(()), |domain| domain.destroy().and_then(|()| domain.undefine()))
     });
@@ -161,7 +161,7 @@ fn create(vm: &NewVm, cpi: &Cpi) -> Result<()> {
         let _step = logging::step(format!("starting VM {}", vm.cid));
         domain.start()?;
     }
-    half_made::complete(&domain)?;
+    incomplete::complete(&domain)?;
     undo.disarm();
     Ok(())
 }

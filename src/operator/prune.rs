@@ -63,7 +63,7 @@ pub enum Target {
         pool: String,
     },
     /// As `Volume`, and only while a mark says that the thing of this cid was never completed.
-    HalfMade {
+    IncompleteVm {
         pool: String,
         of: String,
     },
@@ -144,7 +144,7 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
     let exists_now = |vm: &str| Error::cloud(format!("VM {vm} exists by now"));
     match &leftover.target {
         Target::VolumeOfVm { vm, .. } if exists(vm)? => Err(exists_now(vm)),
-        Target::HalfMade { of, .. }
+        Target::IncompleteVm { of, .. }
             if !volumes::exists(libvirt, &VolumeName::Incomplete(of.clone()).to_string())? =>
         {
             Err(Error::cloud(format!("{of} is complete by now")))
@@ -154,7 +154,7 @@ fn delete(libvirt: &Connection, config: &Config, leftover: &Leftover) -> Result<
         }
         Target::VolumeOfVm { pool, .. }
         | Target::Volume { pool }
-        | Target::HalfMade { pool, .. }
+        | Target::IncompleteVm { pool, .. }
         | Target::Record { pool, .. } => {
             require_unused(libvirt, pool, &leftover.name)?;
             volumes::delete(libvirt, config, pool, leftover)
@@ -188,7 +188,7 @@ fn require_unused(libvirt: &Connection, pool: &str, name: &str) -> Result<()> {
 
 fn delete_half_vm(libvirt: &Connection, config: &Config, vm: &str) -> Result<()> {
     if let Some(domain) = libvirt.find_domain(vm)?
-        && !vm::half_made::is_marked(&domain.xml()?)
+        && !vm::incomplete::is_marked(&domain.xml()?)
     {
         return Err(Error::cloud(format!("VM {vm} is complete by now")));
     }

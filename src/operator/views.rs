@@ -10,7 +10,7 @@ use super::host::{FoundDomain, FoundVolume, HiddenPool, Host};
 use crate::disk::{Layer, Record, cid_of, disk_cids_in, disks as disk_elements, layer_of, name_of};
 use crate::network::Subnet;
 use crate::stemcell;
-use crate::vm::half_made;
+use crate::vm::incomplete;
 use bosh_cpi::cid::Cid;
 use bosh_cpi::logging;
 use bosh_cpi::rpc::{ErrorType, Result};
@@ -268,7 +268,7 @@ fn vm_notes(host: &Host, domain: &FoundDomain) -> Vec<String> {
         notes.push("transient: gone when it stops".to_owned());
     }
     notes.extend(domain.status.job.map(str::to_owned));
-    if half_made::is_marked(&domain.xml) {
+    if incomplete::is_marked(&domain.xml) {
         notes.push(INCOMPLETE.to_owned());
     }
     notes.extend(

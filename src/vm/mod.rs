@@ -3,7 +3,7 @@
 pub mod boot_disk;
 mod delete;
 pub mod domain;
-pub mod half_made;
+pub mod incomplete;
 pub mod needs;
 mod new_vm;
 mod properties;

@@ -43,8 +43,8 @@ impl SettingsDrive {
     }
 }
 
-/// The habits of the agents in one infrastructure's stemcells, from the agent.json in them.
-struct Habits {
+/// The defaults of the agents in one infrastructure's stemcells, from the agent.json in them.
+struct InfrastructureDefaults {
     drive: StemcellType,
     label: &'static str,
     metadata_path: &'static str,
@@ -52,19 +52,19 @@ struct Habits {
     bus: DiskBus,
 }
 
-const OPENSTACK: Habits = Habits {
+const OPENSTACK: InfrastructureDefaults = InfrastructureDefaults {
     drive: StemcellType::ConfigDrive,
     label: "config-2",
     metadata_path: "ec2/latest/meta-data.json",
     userdata_path: "ec2/latest/user-data",
     bus: DiskBus::Virtio,
 };
-const VSPHERE: Habits = Habits {
+const VSPHERE: InfrastructureDefaults = InfrastructureDefaults {
     drive: StemcellType::Cdrom,
     bus: DiskBus::Scsi,
     ..OPENSTACK
 };
-const AZURE: Habits = Habits {
+const AZURE: InfrastructureDefaults = InfrastructureDefaults {
     drive: StemcellType::ConfigDrive,
     label: "azure_cfg_dsk",
     metadata_path: "configs/MetaData",
@@ -104,7 +104,7 @@ pub fn of_vm(
 pub fn of(stemcell: &StemcellProperties, firmware: Firmware, config: &Config) -> Result<Needs> {
     let infrastructure = infrastructure(stemcell);
     let infrastructure = infrastructure.as_deref();
-    let habits = match (infrastructure, config.stemcell.stemcell_type) {
+    let defaults = match (infrastructure, config.stemcell.stemcell_type) {
         (Some("vsphere" | "vcloud"), _) | (None, Some(StemcellType::Cdrom)) => VSPHERE,
         (Some("azure"), _) => AZURE,
         (Some(name), None) if METADATA_SERVER_ONLY.contains(&name) => {
@@ -117,8 +117,8 @@ pub fn of(stemcell: &StemcellProperties, firmware: Firmware, config: &Config) ->
         _ => OPENSTACK,
     };
     Ok(Needs {
-        drive: drive(&config.stemcell, &habits),
-        bus: config.settings.disk_bus.unwrap_or(habits.bus),
+        drive: drive(&config.stemcell, &defaults),
+        bus: config.settings.disk_bus.unwrap_or(defaults.bus),
         firmware,
     })
 }
@@ -135,16 +135,16 @@ fn infrastructure(stemcell: &StemcellProperties) -> Option<String> {
     said.or_else(by_format)
 }
 
-fn drive(configured: &cpi_config::Stemcell, habits: &Habits) -> SettingsDrive {
+fn drive(configured: &cpi_config::Stemcell, defaults: &InfrastructureDefaults) -> SettingsDrive {
     let or =
         |configured: &str, habit: &str| if configured.is_empty() { habit } else { configured }.to_owned();
-    let label = or(&configured.label, habits.label);
-    match configured.stemcell_type.unwrap_or(habits.drive) {
+    let label = or(&configured.label, defaults.label);
+    match configured.stemcell_type.unwrap_or(defaults.drive) {
         StemcellType::ConfigDrive => SettingsDrive::ConfigDrive {
             label,
             format: configured.config_drive_format,
-            metadata_path: or(&configured.metadata_path, habits.metadata_path),
-            userdata_path: or(&configured.userdata_path, habits.userdata_path),
+            metadata_path: or(&configured.metadata_path, defaults.metadata_path),
+            userdata_path: or(&configured.userdata_path, defaults.userdata_path),
         },
         StemcellType::Cdrom => SettingsDrive::Cdrom {
             label,

@@ -74,7 +74,7 @@ fn a_vm_and_its_disks_live_on_xfs_where_snapshots_share_blocks() {
 }
 
 #[test]
-fn a_full_pool_says_so_and_keeps_nothing_half_made() {
+fn a_full_pool_says_so_and_keeps_nothing_incomplete() {
     let small = LoopPool::ext4(24);
     let sandbox = Sandbox::new();
     let stemcell = sandbox.stemcell();

@@ -15,4 +15,4 @@ pub use read_drive::read_drive;
 pub use settings::{Blobstore, Disks, Settings};
 
 #[cfg(test)]
-mod witness;
+mod external_tools;

@@ -82,7 +82,7 @@ impl Connection {
         else {
             return Ok(None);
         };
-        let pool = PassingPool::on(self, directory)?;
+        let pool = TransientPool::on(self, directory)?;
         match pool.0.volume(name)? {
             // 0: to the end, wherever that is by now.
             Some(volume) => volume.read(self, offset, 0).map(Some),
@@ -92,9 +92,9 @@ impl Connection {
 }
 
 /// A directory as a pool that libvirt forgets soon; its files stay.
-struct PassingPool(Pool);
+struct TransientPool(Pool);
 
-impl PassingPool {
+impl TransientPool {
     fn on(connection: &Connection, directory: &Path) -> Result<Self> {
         let name = format!("{PASSING}{}", uuid::Uuid::new_v4());
         let path = directory.display().to_string();
@@ -134,7 +134,7 @@ fn forget_left_over(connection: &Connection, path: &str) -> Result<bool> {
     Ok(false)
 }
 
-impl Drop for PassingPool {
+impl Drop for TransientPool {
     fn drop(&mut self) {
         if let Err(e) = self.0.pool.destroy() {
             log::warn!("pool {} is left over: {}", self.0.name, e.message());

@@ -32,7 +32,7 @@ pub fn find(libvirt: &Connection, wanted: &Prune) -> Result<Vec<Leftover>> {
     let uses = Uses::look(libvirt, &host)?;
     let mut found = of_vms(&host, &uses, &judge);
     found.extend(half_vms(&host, &uses, &judge));
-    found.extend(half_made(&host, &uses, &judge));
+    found.extend(incomplete(&host, &uses, &judge));
     found.extend(records(libvirt, &host, &judge)?);
     found.extend(deletions(&host, &judge));
     found.extend(probes(&host, &uses, &judge));
@@ -170,7 +170,7 @@ fn of_vms(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
 /// VMs that a mark says were never completed, each with its volumes. A guest may write to its disks; its settings were
 /// written before it was made, and by nobody since.
 fn half_vms(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
-    let is_half = |domain: &&FoundDomain| domain.is_ours() && vm::half_made::is_marked(&domain.xml);
+    let is_half = |domain: &&FoundDomain| domain.is_ours() && vm::incomplete::is_marked(&domain.xml);
     host.domains
         .iter()
         .filter(is_half)
@@ -210,7 +210,7 @@ pub fn half_vm_in_use(host: &Host, uses: &Uses, domain: &FoundDomain) -> Option<
 }
 
 /// Stemcells and snapshots that a mark says were never completed: the thing, its record, and the mark last.
-fn half_made(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
+fn incomplete(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
     let mut leftovers = Vec::new();
     for mark in &host.volumes {
         let VolumeName::Incomplete(of) = &mark.name else {
@@ -236,9 +236,9 @@ fn half_made(host: &Host, uses: &Uses, judge: &Judge) -> Vec<Leftover> {
             let pool = part.volume.pool.clone();
             let of = of.clone();
             let (kind, target) = match &part.name {
-                VolumeName::Stemcell(_) => ("half stemcell", Target::HalfMade { pool, of }),
-                VolumeName::Snapshot(_) => ("half snapshot", Target::HalfMade { pool, of }),
-                VolumeName::Record(_) => ("record of it", Target::HalfMade { pool, of }),
+                VolumeName::Stemcell(_) => ("half stemcell", Target::IncompleteVm { pool, of }),
+                VolumeName::Snapshot(_) => ("half snapshot", Target::IncompleteVm { pool, of }),
+                VolumeName::Record(_) => ("record of it", Target::IncompleteVm { pool, of }),
                 _ => ("mark of it", Target::Mark { pool, of }),
             };
             leftovers.push(leftover(kind, part, spared.clone(), target));

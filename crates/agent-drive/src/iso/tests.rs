@@ -1,5 +1,5 @@
 use super::*;
-use crate::witness::{any_json, blkid, on_disk, run, run_text};
+use crate::external_tools::{any_json, blkid, on_disk, run, run_text};
 use bosh_cpi::rpc::ErrorType;
 use proptest::prelude::*;
 use serde_json::Value;

@@ -120,8 +120,8 @@ fn no_ephemeral_disk_means_no_key() {
 
 proptest! {
     #[test]
-    fn env_and_network_keys_come_through_untouched(env in crate::witness::any_json(),
-                                                   extra in crate::witness::any_json()) {
+    fn env_and_network_keys_come_through_untouched(env in crate::external_tools::any_json(),
+                                                   extra in crate::external_tools::any_json()) {
         let document = settings(json!({"net": {"type": "manual", "extra": extra}}), &[], None, env.clone()).to_json();
         prop_assert_eq!(&document["env"], &env);
         prop_assert_eq!(&document["networks"]["net"]["extra"], &extra);

@@ -4,8 +4,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harm_bench::{Bench, Scenario};
 use crate::hosts_daemon::stemcell_arguments;
+use crate::libvirtd_fault_bench::{Bench, Scenario};
 use crate::sandbox::{run, wait_for};
 
 /// What must be gone if a call that failed had completed it, unknown to everybody but `cpi list`.
