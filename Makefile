@@ -40,11 +40,12 @@ demo: build ## Create, use and delete a VM with the CPI on this machine's libvir
 test: setup ## Run all tests, including those on this machine's libvirt
 	@scripts/setup ceph
 	@scripts/bare-root
+	@scripts/client-library >/dev/null
 	@echo "test: CPI_TEST_SEED=$(CPI_TEST_SEED) chooses the samples"
 	@cargo $(test_as_root) test --locked
 
 test-host: setup ## Boot a Debian 12 and a Debian 13, install them as docs/INSTALL.md says, and run the CPI against them
-	@scripts/setup test-host
+	@scripts/client-library >/dev/null
 	@cargo $(test_as_root) test --locked --test host -- --nocapture --test-threads 1 $(HOSTS)
 
 test-versions: setup ## Run the contract once on the libvirt of Debian 11, 13 and sid, in root directories made once (VERSIONS: others)
@@ -68,6 +69,7 @@ bench: build ## Measure the CPI beside the same work done by virsh
 coverage: setup ## Run all tests on an instrumented build; list untested code that decides about data
 	@scripts/setup ceph coverage
 	@scripts/bare-root
+	@scripts/client-library >/dev/null
 	@scripts/coverage
 
 lint: setup ## Check formatting and documents; clippy with warnings as errors

@@ -12,15 +12,14 @@ const CONSTRUCTORS: [&str; 5] = [
     "Error::new(",
 ];
 
-/// What libvirt, QEMU, the Director and the package's stand-ins for libraries say themselves.
-const OF_OTHERS: [&str; 7] = [
+/// What libvirt, QEMU and the Director say themselves.
+const OF_OTHERS: [&str; 6] = [
     "Failed to connect socket to '...'",
     "Could not access KVM kernel module: Permission denied",
     "Cannot access storage file ... Permission denied",
     "Could not open ... Permission denied",
     "cannot unlink file ...: Permission denied",
     "Timed out pinging to ... after 600 seconds",
-    "called, but not in this package, which has only what clients of libvirtd need",
 ];
 
 /// A message of placeholders only says what others said.

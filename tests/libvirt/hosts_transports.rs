@@ -52,8 +52,8 @@ fn with(mut value: Value, extra: Value) -> Value {
     value
 }
 
-/// Makes libvirtd know the user `bosh@host`; returns the commands within the host for it.
-pub fn sasl_user(directory: &Path) -> String {
+/// Makes libvirtd know the user `bosh@host`, by these mechanisms; returns the commands within the host for it.
+pub fn sasl_user(directory: &Path, mechanisms: &str) -> String {
     let database = directory.join("etc/passwd.db");
     let mut saslpasswd = Command::new("saslpasswd2")
         .args(["-p", "-c", "-a", "libvirt", "-u", "host", "-f"])
@@ -70,7 +70,7 @@ pub fn sasl_user(directory: &Path) -> String {
         .write_all(PASSWORD.as_bytes())
         .unwrap();
     assert!(saslpasswd.wait().unwrap().success());
-    let configuration = format!("mech_list: digest-md5\nsasldb_path: {}\n", database.display());
+    let configuration = format!("mech_list: {mechanisms}\nsasldb_path: {}\n", database.display());
     fs::write(directory.join("etc/sasl.conf"), configuration).unwrap();
     "mkdir -p /etc/sasl2; touch /etc/sasl2/libvirt.conf\n\
      mount --bind \"$directory/etc/sasl.conf\" /etc/sasl2/libvirt.conf\n"
@@ -81,7 +81,7 @@ pub fn sasl_user(directory: &Path) -> String {
 fn tcp_with_user_and_password() {
     let host = Host::with(|_, directory| Setup {
         libvirtd: "listen_tls = 0\nauth_tcp = \"sasl\"\n".to_owned(),
-        commands: sasl_user(directory),
+        commands: sasl_user(directory, "digest-md5"),
     });
     let login = |username: &str, password: &str| {
         with(

@@ -2,6 +2,7 @@
 //! neither libvirtd nor root.
 
 mod bosh;
+mod client_library;
 mod cloud_properties;
 mod deployment;
 mod job_spec;
