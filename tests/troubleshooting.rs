@@ -132,7 +132,7 @@ fn rust_files(directory: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(rust_files(&path));
-        } else if path.file_name().is_some_and(|name| name != "tests.rs") {
+        } else if path.extension().is_some_and(|kind| kind == "rs") && !path.ends_with("tests.rs") {
             files.push(path);
         }
     }
