@@ -4,7 +4,7 @@
 # Where rustup puts cargo, for shells that have not read its env file yet.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Guests boot slowly under emulation and wait a lot, so more tests run than there are CPUs.
-export RUST_TEST_THREADS ?= 4
+export RUST_TEST_THREADS ?= 5
 VERSIONS ?= bullseye trixie sid
 export CPI_TEST_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/libvirt-bosh-cpi
 
