@@ -1,19 +1,11 @@
 //! Which VMs have a volume: running, defined or saved, ours or not, and through which layer of a disk.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::channel;
-use std::thread;
 
 use super::Attachments;
 use bosh_cpi::cid::Cid;
 use bosh_cpi::rpc::{Error, ErrorType, Result};
-use libvirt_host::{Connection, Domain, Volume};
-
-/// How many VMs are asked for at once. Libvirtd works on 5 requests of a connection at a time (`max_client_requests`).
-const LOOKS_AT_ONCE: usize = 4;
-
-/// As many VMs are not worth a thread.
-const SMALLEST_SHARE: usize = 16;
+use libvirt_host::{Connection, Domain, Volume, in_shares};
 
 /// A VM that has the volume.
 pub struct User {
@@ -98,7 +90,7 @@ pub fn require_no_overlay(libvirt: &Connection, volume: &Volume) -> Result<()> {
 fn of_among(libvirt: &Connection, domains: Vec<Domain>, volume: &str) -> Result<Vec<User>> {
     let saved = libvirt.saved_domains()?;
     let search = Search::new(volume, saved);
-    let mut users = search.among(domains)?;
+    let mut users = in_shares(domains, move |share| search.in_turn(share))?;
     users.sort_by(|a, b| a.domain.name.cmp(&b.domain.name));
     Ok(users)
 }
@@ -124,31 +116,6 @@ impl Search {
             texts: texts.into_iter().collect(),
             saved,
         }
-    }
-
-    /// Where there are many VMs, several are asked for at once: each is a way to the host and back. Once one look has
-    /// failed, the others are not waited for: where a connection is given up with several calls on their way, libvirt's
-    /// client ends one of them and lets the others wait for answers that cannot come.
-    fn among(&self, mut domains: Vec<Domain>) -> Result<Vec<User>> {
-        let share = domains.len().div_ceil(LOOKS_AT_ONCE).max(SMALLEST_SHARE);
-        if domains.len() <= share {
-            return self.in_turn(domains);
-        }
-        let (sender, found) = channel();
-        let mut looks = 0;
-        while !domains.is_empty() {
-            let part = domains.split_off(domains.len().saturating_sub(share));
-            let (sender, search) = (sender.clone(), self.clone());
-            looks += 1;
-            thread::spawn(move || {
-                // Nobody listens any more where another look has failed.
-                let _ = sender.send(search.in_turn(part));
-            });
-        }
-        drop(sender);
-        let outcomes = found.into_iter().collect::<Result<Vec<_>>>()?;
-        assert_eq!(outcomes.len(), looks, "a look at VMs panicked");
-        Ok(outcomes.into_iter().flatten().collect())
     }
 
     fn in_turn(&self, domains: Vec<Domain>) -> Result<Vec<User>> {

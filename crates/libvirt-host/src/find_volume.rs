@@ -6,6 +6,7 @@ use virt::error::ErrorNumber;
 use virt::sys;
 
 use super::errors::{cpi_error, is};
+use super::shares::in_shares;
 use super::{Connection, Pool, PoolKind, Volume, VolumeState};
 use crate::volume_name::VolumeName;
 use bosh_cpi::interrupt;
@@ -215,18 +216,22 @@ fn overlays_in(
     pool: &Pool,
     path: &str,
     is_wanted: impl Fn(&Volume) -> bool,
-    unreadable: impl Fn(Error) -> Result<()>,
+    unreadable: fn(Error) -> Result<()>,
 ) -> Result<Vec<Volume>> {
-    let mut overlays = Vec::new();
-    let volumes = pool.unless_stopped(pool.volumes())?.unwrap_or_default();
-    for volume in volumes.into_iter().filter(|volume| is_wanted(volume)) {
-        match volume.state() {
-            Ok(state) if state.backing_path.as_deref() == Some(path) => overlays.push(volume),
-            Ok(_) => {}
-            // Volumes come and go while we look.
-            Err(error) if error.error_type == ErrorType::DiskNotFound => {}
-            Err(error) => unreadable(error)?,
+    let mut volumes = pool.unless_stopped(pool.volumes())?.unwrap_or_default();
+    volumes.retain(is_wanted);
+    let path = path.to_owned();
+    in_shares(volumes, move |volumes| {
+        let mut overlays = Vec::new();
+        for volume in volumes {
+            match volume.state() {
+                Ok(state) if state.backing_path.as_ref() == Some(&path) => overlays.push(volume),
+                Ok(_) => {}
+                // Volumes come and go while we look.
+                Err(error) if error.error_type == ErrorType::DiskNotFound => {}
+                Err(error) => unreadable(error)?,
+            }
         }
-    }
-    Ok(overlays)
+        Ok(overlays)
+    })
 }
