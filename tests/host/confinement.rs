@@ -20,6 +20,10 @@ virsh -q pool-start forbidden"
     ));
 }
 
+/// Of a block device: QEMU 10 asks whether it is zoned, and Debian 13's profile does not let it. QEMU then takes it as not
+/// zoned.
+const HARMLESS: &str = "/queue/zoned\"";
+
 /// At the end: nothing was denied to anything that the CPI has started, save what the step before last provoked.
 pub fn denied_nothing(host: &Host) {
     let enforced = host.run("aa-status");
@@ -27,6 +31,7 @@ pub fn denied_nothing(host: &Host) {
         assert!(enforced.contains(profile), "{enforced}");
     }
     let denied = host.run("journalctl -q --no-pager --grep='apparmor=.DENIED' | cat");
-    let ours: Vec<&str> = denied.lines().filter(|line| !line.contains(FORBIDDEN)).collect();
+    let is_ours = |line: &&str| !line.contains(FORBIDDEN) && !line.contains(HARMLESS);
+    let ours: Vec<&str> = denied.lines().filter(is_ours).collect();
     assert_eq!(ours, Vec::<&str>::new());
 }
