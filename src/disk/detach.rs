@@ -1,4 +1,4 @@
-//! Taking a disk out of a running VM, for which the guest has to let go of it: libvirt reports success for having asked
+//! Taking a disk out of a running VM, which the guest has to release: libvirt reports success for having asked
 //! the guest, and a guest may take its time or not listen at all.
 
 use std::time::{Duration, Instant};
@@ -20,13 +20,13 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// The same where there are no events.
 const LOOK_WITHOUT_EVENTS_AFTER: Duration = Duration::from_millis(50);
 
-/// Asks the guest to let go of the disk, again and again, until it has or the time is up. A disk that the running VM does
+/// Asks the guest to release the disk, again and again, until it has or the time is up. A disk that the running VM does
 /// not have is fine.
 ///
 /// # Errors
 /// `CloudError`, which may be retried: the disk is still attached.
 pub fn detach_live(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeout: Duration) -> Result<()> {
-    let _step = logging::step(format!("waiting for the guest to let go of disk {disk_cid}"));
+    let _step = logging::step(format!("waiting for the guest to release disk {disk_cid}"));
     let removed = domain.watch_removed_devices(libvirt);
     let deadline = Instant::now() + timeout;
     loop {
@@ -35,7 +35,7 @@ pub fn detach_live(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeou
             return Ok(());
         };
         let ask_again = Instant::now() + ASK_AGAIN_AFTER;
-        log::debug!("asking the guest to let go of disk {disk_cid}");
+        log::debug!("asking the guest to release disk {disk_cid}");
         // Also what libvirt says while an earlier request is still with the guest, so it is asked again all the same.
         let refusal = domain.detach_device(&device, Changes::Live).err();
         if let Some(refusal) = &refusal {
@@ -55,7 +55,7 @@ pub fn detach_live(libvirt: &Connection, domain: &Domain, disk_cid: &Cid, timeou
                 format!(" When last asked, libvirt refused: {refusal}")
             });
             return Err(Error::cloud(format!(
-                "the guest did not let go of it within {} s (settings.detach_timeout); it is still attached; \
+                "the guest did not release it within {} s (settings.detach_timeout); it is still attached; \
                  is the guest up and the disk unmounted?{reason}",
                 timeout.as_secs()
             ))

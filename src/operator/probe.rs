@@ -87,6 +87,6 @@ fn discard(volume: &Volume) {
     // On Ctrl-C, too.
     let _rolling_back = interrupt::rolling_back();
     if let Err(e) = volume.delete() {
-        log::warn!("volume {} is left over: {e}", volume.name);
+        log::warn!("volume {} is orphaned: {e}", volume.name);
     }
 }

@@ -143,7 +143,7 @@ fn a_disk_that_the_guest_keeps_when_attaching_is_undone_stays_in_both_descriptio
     for (of, says) in [
         (
             format!("disk {disk} in the running VM {vm}"),
-            "did not let go of it within 1 s",
+            "did not release it within 1 s",
         ),
         (
             format!("disk {disk} in the definition of VM {vm}"),
@@ -267,7 +267,7 @@ fn what_libvirt_says_when_it_does_not_ask_the_guest_is_told() {
     bench.refuse(DETACH_DEVICE_FLAGS);
     let message = bench.call_as_planned("detach_disk").error("CloudError", true);
     assert!(
-        message.contains("did not let go of it within 1 s (settings.detach_timeout)"),
+        message.contains("did not release it within 1 s (settings.detach_timeout)"),
         "{message}"
     );
     let refusal = format!("refused: detaching a device from VM {}: injected fault", bench.vm);
@@ -301,7 +301,7 @@ fn another_device_that_leaves_is_not_taken_for_the_disk() {
     assert!(logged(&format!("disk {}: device usb-disk", bench.disk)));
     let response: Value = serde_json::from_slice(&output.stdout).unwrap();
     let message = response["error"]["message"].to_string();
-    assert!(message.contains("did not let go of it within 4 s"), "{response}");
+    assert!(message.contains("did not release it within 4 s"), "{response}");
     assert_eq!(bench.attached(), [true, true]);
 }
 
@@ -323,7 +323,7 @@ fn a_guest_lets_go_of_a_disk_where_libvirt_has_no_events_or_somebody_else_has_as
         .proxy
         .plan_event(At::Procedure(WATCH_EVENTS, 1), Fault::Before, move || {
             virsh(&["detach-disk", &vm, &target_of(&vm, &disk), "--live"]);
-            wait_for("the guest to let go", Duration::from_secs(30), || {
+            wait_for("the guest to release the disk", Duration::from_secs(30), || {
                 !virsh(&["domblklist", &vm]).contains(&disk)
             });
         });

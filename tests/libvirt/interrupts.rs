@@ -95,7 +95,7 @@ fn a_detach_that_is_told_to_end_leaves_the_disk_attached() {
     wait_for("the call to ask the guest", Duration::from_secs(20), || {
         std::fs::read_to_string(&log)
             .unwrap_or_default()
-            .contains("asking the guest to let go")
+            .contains("asking the guest to release")
     });
     interrupted(call, "TERM", "CloudError");
     assert_eq!(sandbox.call("get_disks", json!([vm])).result(), json!([disk]));
@@ -228,12 +228,12 @@ fn a_roll_back_goes_on_when_told_to_end_and_ends_by_a_second_signal_and_by_one_t
         // The first is for the next start.
         proxy.plan(Some((At::Procedure(ATTACH_DEVICE_FLAGS, 2), Fault::Lost)));
         let (call, log) = start_plain(&sandbox.config_path(), &request);
-        log.wait_for("asking the guest to let go", 1);
+        log.wait_for("asking the guest to release", 1);
         if asks {
             tell(&call, "TERM");
             log.wait_for("SIGTERM: rolling back", 1);
             // Libvirt waits five seconds for the guest, each time.
-            log.wait_for("asking the guest to let go", 2);
+            log.wait_for("asking the guest to release", 2);
         }
         tell(&call, insists);
         ends_by(call, ends, &log);

@@ -162,7 +162,7 @@ fn a_vm_in_blocks_is_wiped_with_all_its_volumes_also_when_it_is_a_dead_calls() {
     assert_eq!(about(half)["deleted"], false, "{found}");
     assert_eq!(
         about(half)["spared"],
-        "nobody knows when it was written",
+        "its last modification is unknown",
         "{found}"
     );
     assert_eq!(lvm.volumes(), [half]);

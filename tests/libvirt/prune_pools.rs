@@ -230,7 +230,7 @@ fn ages_go_by_the_clock_of_who_keeps_the_files() {
 fn a_half_vm_that_has_a_disk_or_no_age_stays() {
     let bench = Bench::new();
     bench.define_half_vm("none");
-    let expected = fates(&[(HALF, "nobody knows when it was written")]);
+    let expected = fates(&[(HALF, "its last modification is unknown")]);
     assert_eq!(bench.prune(&["--yes"]), (true, expected));
     bench.define_half_vm(DISK);
     bench.make("default", &format!("{HALF}-config"), "2 hours ago");

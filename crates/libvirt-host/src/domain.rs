@@ -295,7 +295,7 @@ impl Domain {
         }
     }
 
-    /// Takes a device out of the next start's description, or asks the running guest to let go of it: libvirt
+    /// Takes a device out of the next start's description, or asks the running guest to release it: libvirt
     /// reports success for the request, not for its fulfilment.
     pub fn detach_device(&self, device: &Element, from: Changes) -> Result<()> {
         let _step = logging::step(format!(

@@ -137,7 +137,7 @@ fn forget_left_over(connection: &Connection, path: &str) -> Result<bool> {
 impl Drop for TransientPool {
     fn drop(&mut self) {
         if let Err(e) = self.0.pool.destroy() {
-            log::warn!("pool {} is left over: {}", self.0.name, e.message());
+            log::warn!("pool {} is orphaned: {}", self.0.name, e.message());
         }
     }
 }

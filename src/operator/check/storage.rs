@@ -152,7 +152,7 @@ pub fn console_directory(libvirt: &Connection, settings: &Settings) -> Option<Fi
         return Some(
             Finding::warning(
                 what,
-                "none, so nobody will know what a guest said whose agent does not answer",
+                "disabled, so the output of a guest whose agent does not answer is lost",
             )
             .cured_by("set settings.console_log_dir to a directory on the host"),
         );

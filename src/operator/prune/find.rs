@@ -99,7 +99,7 @@ impl Judge {
             None => SystemTime::now(),
         };
         let Some(written_at) = written_at else {
-            return Some("nobody knows when it was written".to_owned());
+            return Some("its last modification is unknown".to_owned());
         };
         match now.duration_since(written_at) {
             Ok(age) if age >= self.older_than => None,
