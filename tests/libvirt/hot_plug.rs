@@ -210,7 +210,7 @@ fn a_guest_that_does_not_let_go_keeps_its_disk() {
         .call("detach_disk", json!([vm, disk]))
         .error("CloudError", true);
     assert!(
-        message.contains("did not let go") && message.contains("detach_timeout"),
+        message.contains("did not release") && message.contains("detach_timeout"),
         "{message}"
     );
     for next_start in [false, true] {
