@@ -188,15 +188,18 @@ fn private_subnets(prefix: u32) -> impl Iterator<Item = Subnet> {
 /// `CloudError` naming the VMs; the network stays as it is then.
 pub fn delete(libvirt: &Connection, network: &Network) -> Result<()> {
     require_unused(libvirt, &network.name)?;
-    let definition = network.persistent_xml()?;
-    network.undefine()?;
-    if let Err(error) = require_unused(libvirt, &network.name) {
-        if let Some(xml) = definition {
-            libvirt.redefine_network(&xml, &network.name)?;
-        }
-        return Err(error);
+    let mut undo = Undo::new(libvirt);
+    if let Some(xml) = network.persistent_xml()? {
+        let name = network.name.clone();
+        undo.push(format!("definition of network {name}"), move |libvirt| {
+            libvirt.redefine_network(&xml, &name)
+        });
     }
-    network.remove()
+    network.undefine()?;
+    require_unused(libvirt, &network.name)?;
+    network.remove()?;
+    undo.disarm();
+    Ok(())
 }
 
 fn require_unused(libvirt: &Connection, network: &str) -> Result<()> {

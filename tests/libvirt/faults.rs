@@ -40,6 +40,29 @@ fn delete_stemcell() {
     });
 }
 
+#[test]
+fn delete_network() {
+    let bench = Bench::new();
+    bench.run(&Scenario {
+        method: "delete_network",
+        prepare: |bench| {
+            let range = format!("10.132.{}.0/24", bench.sandbox.subnet());
+            let definition =
+                json!({"type": "manual", "range": range, "cloud_properties": {"mode": "isolated"}});
+            json!([bench.call("create_network", json!([definition]))[0]])
+        },
+        finish: |bench, arguments, _| bench.again("delete_network", arguments, "NetworkNotFound"),
+        // The VMs of a network that stays find it after the host's next start.
+        after_error: Some(|_, arguments| {
+            let network = arguments[0].as_str().unwrap();
+            let info = virsh(&["net-info", network]);
+            for line in ["Persistent:     yes", "Autostart:      yes"] {
+                assert!(info.contains(line), "{info}");
+            }
+        }),
+    });
+}
+
 /// A bench with a stemcell and DHCP, whose guests stay in their firmware.
 fn for_vms() -> Bench {
     let bench = Bench::new();

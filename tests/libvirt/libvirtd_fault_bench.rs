@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::hosts_daemon::{Host, Setup};
 use crate::points::{self, Points};
 use crate::rpc_proxy::{At, Fault, RpcProxy};
-use crate::sandbox::{Answer, call_cpi, run, wait_for};
+use crate::sandbox::{Answer, call_cpi, image_without_system, run, wait_for};
 
 /// Points per method that `make test` takes.
 const SAMPLE: usize = 1;
@@ -146,16 +146,9 @@ impl Bench {
         names
     }
 
-    /// The image of a stemcell that no system is in: a guest of it stays in its firmware.
-    pub fn image_without_system(&self) -> PathBuf {
-        let directory = self.host.directory();
-        let image = directory.join("image");
-        if !image.exists() {
-            fs::write(directory.join("root.img"), vec![b'x'; 1 << 20]).unwrap();
-            let (image, directory) = (image.to_str().unwrap(), directory.to_str().unwrap());
-            run("tar", &["-czf", image, "-C", directory, "root.img"]).unwrap();
-        }
-        image
+    /// As the function of this name.
+    pub fn image_without_system(&self) -> String {
+        image_without_system(self.host.directory())
     }
 
     /// What an operator does about what a call that failed has left, an hour later.
